@@ -1,0 +1,1 @@
+"""What client and server agree on: the frame, its limits, the API paths and the SQL."""

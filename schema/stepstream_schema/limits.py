@@ -1,0 +1,41 @@
+"""Every bound of the wire format, with its unit in the name and its reason beside it."""
+
+from typing import Final
+
+FRAME_VERSION: Final = 1
+
+MAX_FRAME_BYTES: Final = 8 * 2**20
+"""One encoded frame. A frame of 100 keys x 500 steps is about 0.4 MB; this leaves room for 20,000 keys."""
+
+MAX_INFLATED_BYTES: Final = 32 * 2**20
+"""All columns of one frame after decompression: what one frame can make a decoder allocate for its columns."""
+
+MAX_REQUEST_BYTES: Final = 16 * 2**20
+"""One POST of frames: two of the largest, or hundreds of ordinary ones."""
+
+MAX_FRAMES_PER_REQUEST: Final = 1024
+"""Keeps one answer small and one request's decoding short."""
+
+MAX_RECORDS_PER_FRAME: Final = 4096
+"""Arrays of the envelope, params and tags included; with msgpack's nesting bound, it caps what a hostile header allocates."""
+
+MAX_KEYS_PER_FRAME: Final = 65_536
+"""Per-layer statistics of the largest models reach some 20,000 keys a step."""
+
+MAX_POINTS_PER_FRAME: Final = 2**20
+"""A million points of 8 bytes stay well below MAX_INFLATED_BYTES with steps and times of their own (ragged)."""
+
+MAX_KEY_CHARS: Final = 250
+"""MLflow's bound for metric, param and tag keys."""
+
+MAX_PARAM_VALUE_CHARS: Final = 6000
+"""MLflow's bound; the client cuts what is longer and says so once."""
+
+MAX_TAG_VALUE_CHARS: Final = 8000
+"""MLflow's bound; the client cuts what is longer and says so once."""
+
+MAX_NAME_CHARS: Final = 500
+"""Experiment and run names, as MLflow bounds experiment names."""
+
+CURSOR_WINDOW_FRAMES: Final = 16_384
+"""How far beyond a writer's contiguous mark a frame may arrive: 2 KB of bitmap at the very worst."""

@@ -1,0 +1,25 @@
+"""The paths of StepStream's own HTTP API."""
+
+from typing import Final
+
+FRAMES: Final = "/v1/frames"
+EXPERIMENTS: Final = "/v1/experiments"
+RUNS: Final = "/v1/runs"
+HEALTH: Final = "/health"
+VERSION: Final = "/version"
+METRICS: Final = "/metrics"
+
+
+def run(run_id: str) -> str:
+    """One run."""
+    return f"{RUNS}/{run_id}"
+
+
+def run_metrics(run_id: str) -> str:
+    """The series of one run, each with its summary."""
+    return f"{RUNS}/{run_id}/metrics"
+
+
+def run_history(run_id: str) -> str:
+    """The points of one series."""
+    return f"{RUNS}/{run_id}/metrics/history"
