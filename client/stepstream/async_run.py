@@ -1,0 +1,82 @@
+"""The twin of Run for programs that own an event loop: what waits, waits without blocking the loop."""
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Literal
+
+from stepstream.run import FinishReport, Lag, Run, Stats, start_run
+
+
+class AsyncRun:
+    """`async with AsyncRun(experiment=...) as run: run.log({...})`; takes the arguments of `start_run`.
+
+    Logging is not awaited: it never waits for anything. `flush` and `finish` are.
+    """
+
+    def __init__(self, experiment: str | None = None, run_name: str | None = None, **options: Any) -> None:
+        self._run: Run = start_run(experiment, run_name, **options)
+
+    @property
+    def run_id(self) -> str:
+        """32 hex digits."""
+        return self._run.run_id
+
+    @property
+    def lag(self) -> Lag:
+        """What was logged and is not yet durable on the server."""
+        return self._run.lag
+
+    @property
+    def stats(self) -> Stats:
+        """What has happened to the points of this writer."""
+        return self._run.stats
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log values that belong together; see `Run.log`."""
+        self._run.log(metrics, step)
+
+    def log_metric(self, key: str, value: Any, step: int | None = None) -> None:
+        """Log one value."""
+        self._run.log_metric(key, value, step)
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """The same as `log`."""
+        self._run.log(metrics, step)
+
+    def log_param(self, key: str, value: object) -> None:
+        """Log a parameter; the first value that is stored stays."""
+        self._run.log_param(key, value)
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log parameters."""
+        self._run.log_params(params)
+
+    def set_tag(self, key: str, value: object) -> None:
+        """Set a tag; the last value stays."""
+        self._run.set_tag(key, value)
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags."""
+        self._run.set_tags(tags)
+
+    async def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything logged so far is durable on the server; False when that takes over `timeout` seconds."""
+        return await asyncio.to_thread(self._run.flush, timeout)
+
+    async def finish(
+        self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", timeout: float | None = None
+    ) -> FinishReport:
+        """End the run; see `Run.finish`."""
+        return await asyncio.to_thread(self._run.finish, status, timeout)
+
+    async def __aenter__(self) -> "AsyncRun":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.finish("FINISHED")
+        else:
+            await self.finish("KILLED" if issubclass(kind, asyncio.CancelledError | KeyboardInterrupt) else "FAILED")

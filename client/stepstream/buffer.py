@@ -1,0 +1,136 @@
+"""What log() touches: a bounded list of rows that the sealer empties."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
+
+from stepstream.values import Deferred
+
+ROW_BYTES: Final = 400
+"""What a row costs beside its values: the tuple, the dict, the time. Measured with tracemalloc, rounded up."""
+VALUE_BYTES: Final = 80
+"""What a value costs in a row: its slot in the dict and the float."""
+MAX_DEFERRED_VALUES: Final = 16_384
+"""Device scalars that wait for their stream: they hold device memory, so they have a budget of their own."""
+
+Row: TypeAlias = tuple[int, int, dict[str, float]]
+"""(step, time in ns since the epoch, values)"""
+DeferredRow: TypeAlias = tuple[int, int, dict[str, "float | Deferred"]]
+
+
+class Note(NamedTuple):
+    """What is said beside metrics: a param, a tag or a status."""
+
+    kind: str
+    key: str
+    value: str | None
+    time_ms: int
+
+
+class Batch(NamedTuple):
+    """All that was pushed since the last drain."""
+
+    rows: list[Row]
+    deferred: list[DeferredRow]
+    notes: list[Note]
+
+
+class Buffer:
+    """Bounded in bytes; `push` returns False instead of growing, and never waits for anything slower than a drain.
+
+    Law: what was pushed and returned True is in exactly one Batch, in order.
+    """
+
+    def __init__(self, max_bytes: int, wake_bytes: int, wake: Callable[[], None]) -> None:
+        self._max_bytes = max_bytes
+        self._wake_bytes = wake_bytes
+        self._wake = wake
+        # Reentrant: a signal handler or a destructor may log while this very thread holds it.
+        self._lock = threading.RLock()
+        self._bytes = 0
+        self._calls = 0
+        self._deferred_values = 0
+        self._rows: list[Row] = []
+        self._deferred: list[DeferredRow] = []
+        self._notes: list[Note] = []
+        self.points = 0
+        """Points that are in the buffer now."""
+
+    def push(self, values: dict[str, float], step: int | None) -> bool:
+        """Take one row; the caller gives `values` away. Without a step, calls are counted."""
+        count = len(values)
+        size = ROW_BYTES + VALUE_BYTES * count
+        with self._lock:
+            if self._bytes + size > self._max_bytes:
+                return False
+            if step is None:
+                step = self._calls
+                self._calls += 1
+            self._bytes += size
+            self.points += count
+            self._rows.append((step, time.time_ns(), values))
+            full = self._bytes > self._wake_bytes
+        if full:
+            self._wake()
+        return True
+
+    def push_deferred(self, values: "dict[str, float | Deferred]", step: int | None) -> bool:
+        """Take one row in which some values are still on a device."""
+        count = len(values)
+        size = ROW_BYTES + VALUE_BYTES * count
+        waiting = sum(isinstance(value, Deferred) for value in values.values())
+        with self._lock:
+            if self._bytes + size > self._max_bytes or self._deferred_values + waiting > MAX_DEFERRED_VALUES:
+                return False
+            if step is None:
+                step = self._calls
+                self._calls += 1
+            self._bytes += size
+            self.points += count
+            self._deferred_values += waiting
+            self._deferred.append((step, time.time_ns(), values))
+        return True
+
+    def push_note(self, note: Note) -> bool:
+        """Take one param, tag or status."""
+        size = ROW_BYTES + len(note.key) + len(note.value or "")
+        with self._lock:
+            if self._bytes + size > self._max_bytes:
+                return False
+            self._bytes += size
+            self._notes.append(note)
+        return True
+
+    def drain(self, *, wait_for_device: bool = False) -> Batch:
+        """Everything pushed so far; rows whose device has not caught up stay unless `wait_for_device`."""
+        with self._lock:
+            rows, self._rows = self._rows, []
+            deferred, self._deferred = self._deferred, []
+            notes, self._notes = self._notes, []
+            self._bytes = 0
+            self._deferred_values = 0
+            self.points = 0
+        if deferred and not wait_for_device:
+            # Asked once a row: a device that catches up in between must not bring a row out twice, or never.
+            ready = [_is_ready(row) for row in deferred]
+            self._put_back([row for row, is_ready in zip(deferred, ready, strict=True) if not is_ready])
+            deferred = [row for row, is_ready in zip(deferred, ready, strict=True) if is_ready]
+        return Batch(rows, deferred, notes)
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        with self._lock:
+            self._max_bytes = 0
+
+    def _put_back(self, late: list[DeferredRow]) -> None:
+        with self._lock:
+            self._deferred = late + self._deferred
+            for _, _, values in late:
+                self._bytes += ROW_BYTES + VALUE_BYTES * len(values)
+                self.points += len(values)
+                self._deferred_values += sum(isinstance(value, Deferred) for value in values.values())
+
+
+def _is_ready(row: DeferredRow) -> bool:
+    return all(value.ready() for value in row[2].values() if isinstance(value, Deferred))

@@ -1,0 +1,137 @@
+"""Sealed frames that the server has not acknowledged: filled by the sealer, emptied by the sender."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from stepstream.delivery import Pending
+from stepstream.framer import Sealed
+from stepstream.notices import Notices
+from stepstream.spool.ledger import Ledger
+from stepstream.spool.reader import SpoolReader
+from stepstream.spool.writer import SpoolWriter
+
+MEMORY_BYTES: Final = 32 * 2**20
+"""Frames kept in memory when the spool refuses them: a full disk and a reachable server still lose nothing."""
+
+
+class Unsettled(NamedTuple):
+    """What the server has not acknowledged."""
+
+    frames: int
+    points: int
+    bytes: int
+
+
+class Outbox:
+    """Law: a frame that `put` took is unsettled until `settle`; a spool segment goes when all its frames are settled."""
+
+    def __init__(self, spool: SpoolWriter, reader: SpoolReader, notices: Notices) -> None:
+        self._spool = spool
+        self._reader = reader
+        self._notices = notices
+        self._ledger = Ledger()
+        self._changed = threading.Condition()
+        # In the order of sealing, so that the first is the lowest number.
+        self._unsettled: dict[int, Pending] = {}
+        self._arrivals: deque[Pending] = deque()
+        self._memory_bytes = 0
+        self._points = 0
+        self._bytes = 0
+        self.notify: Callable[[], None] = lambda: None
+        """Called after each put, from the thread that put."""
+        self.points_dropped = 0
+        self.points_acknowledged = 0
+        self.frames_sealed = 0
+
+    def put(self, sealed: Sealed) -> bool:
+        """Take a frame; False when neither disk nor memory has room, and its points are lost and counted."""
+        with self._changed:
+            place = self._spool.append(sealed.data)
+            if place is not None:
+                self._ledger.sealed(place)
+                for number in self._ledger.rolled(self._spool.number):
+                    self._spool.remove(number)
+            elif self._memory_bytes + len(sealed.data) <= MEMORY_BYTES:
+                self._memory_bytes += len(sealed.data)
+                self._say_spool_full()
+            else:
+                self._say_spool_full()
+                self.points_dropped += sealed.points
+                return False
+            pending = Pending(
+                seq=sealed.seq,
+                points=sealed.points,
+                size=len(sealed.data),
+                place=sealed.data if place is None else place,
+            )
+            self._unsettled[sealed.seq] = pending
+            self._arrivals.append(pending)
+            self._points += pending.points
+            self._bytes += pending.size
+            self.frames_sealed += 1
+        self.notify()
+        return True
+
+    def arrivals(self) -> list[Pending]:
+        """Frames put since the last call."""
+        with self._changed:
+            taken = list(self._arrivals)
+            self._arrivals.clear()
+        return taken
+
+    def read(self, pending: Pending) -> bytes:
+        """The frame's bytes. Raises SpoolDamaged or OSError when the spool no longer has them."""
+        return pending.place if isinstance(pending.place, bytes) else self._reader.read(pending.place)
+
+    def settle(self, frames: Iterable[Pending]) -> None:
+        """These need not be sent again."""
+        with self._changed:
+            for pending in frames:
+                if self._unsettled.pop(pending.seq, None) is None:
+                    continue
+                self._points -= pending.points
+                self._bytes -= pending.size
+                if isinstance(pending.place, bytes):
+                    self._memory_bytes -= pending.size
+                else:
+                    for number in self._ledger.acknowledged(pending.place):
+                        self._spool.remove(number)
+            self._changed.notify_all()
+
+    def wait(self, seq: int, timeout_s: float) -> bool:
+        """Until every frame up to number `seq` is settled; False when that takes longer."""
+        with self._changed:
+            return self._changed.wait_for(lambda: next(iter(self._unsettled), seq + 1) > seq, timeout_s)
+
+    def lowest_seq(self) -> int | None:
+        """The lowest number that is not settled."""
+        with self._changed:
+            return next(iter(self._unsettled), None)
+
+    @property
+    def unsettled(self) -> Unsettled:
+        """What the server has not acknowledged."""
+        with self._changed:
+            return Unsettled(len(self._unsettled), self._points, self._bytes)
+
+    @property
+    def directory(self) -> Path:
+        """Where the spool lies."""
+        return self._spool.directory
+
+    def close(self) -> None:
+        """Close the spool's files; what is settled is removed, the rest stays for a later delivery."""
+        with self._changed:
+            self._reader.close()
+            self._spool.close(keep=bool(self._unsettled))
+
+    def _say_spool_full(self) -> None:
+        self._notices.once(
+            "spool",
+            f"the spool in {self._spool.directory} takes no more ({self._spool.last_error}); training goes on, frames "
+            f"are kept in memory up to {MEMORY_BYTES >> 20} MiB, and points beyond that are dropped and counted. "
+            "Free disk space or raise STEPSTREAM_SPOOL_MAX_BYTES.",
+        )

@@ -1,0 +1,425 @@
+"""The handle a training script holds: every method returns at once and none raises after the run has started."""
+
+import contextlib
+import operator
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from stepstream import identity, lifecycle, names, process, settings
+from stepstream.buffer import Buffer, Note
+from stepstream.errors import BadValue
+from stepstream.notices import Notices
+from stepstream.values import IMMEDIATE, Deferred, capture
+from stepstream_schema import limits
+from stepstream_schema.attempt import Attempt
+
+if TYPE_CHECKING:
+    from stepstream.pipeline import Pipeline
+    from stepstream.sender import Sender
+
+WAKE_BYTES: Final = 4 * 2**20
+"""Seal before the interval is over when this much waits: about 50,000 values, one full frame."""
+
+# Senders of the parent process, kept alive in forked children: collecting their sockets would take them out of the
+# epoll set that the child shares with its parent.
+_ABANDONED: list[object] = []
+_started = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """What was logged and is not yet durable on the server."""
+
+    points_buffered: int
+    """In memory, not yet in the spool."""
+    frames_unacknowledged: int
+    """In the spool, not yet acknowledged."""
+    points_unacknowledged: int
+    bytes_spooled: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """What has happened to the points of this writer, counted."""
+
+    points_acknowledged: int
+    points_dropped: int
+    """Lost: the buffer or the spool was full."""
+    points_refused: int
+    """Lost: the server will not take them, or the spool was damaged."""
+    bad_values: int
+    """Never logged: not a number, or a key that cannot be stored."""
+    param_conflicts: int
+    frames_sealed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishReport:
+    """How finish() ended."""
+
+    delivered: bool
+    """Everything logged is durable on the server."""
+    frames_left: int
+    points_left: int
+    spool_dir: Path
+    """Where the rest lies; `stepstream sync` delivers it."""
+
+
+def start_run(
+    experiment: str | None = None,
+    run_name: str | None = None,
+    *,
+    run_id: str | None = None,
+    rank: int | None = None,
+    params: Mapping[str, object] | None = None,
+    tags: Mapping[str, object] | None = None,
+    tracking_uri: str | None = None,
+    token: str | None = None,
+    spool_dir: str | Path | None = None,
+    spool_interval: float | str | None = None,
+    buffer_bytes: int | None = None,
+    finish_timeout: float | None = None,
+) -> "Run":
+    """Start a run, or join it: every rank of a job that calls this logs into one run.
+
+    Nothing has to be reachable. Raises ConfigurationError for settings that cannot be meant, and RunIdentityError
+    when several nodes have nothing that tells them which run is theirs.
+    """
+    global _started
+    loaded = settings.load(
+        os.environ,
+        experiment=experiment,
+        tracking_uri=tracking_uri,
+        token=token,
+        spool_dir=spool_dir,
+        spool_interval=spool_interval,
+        buffer_bytes=buffer_bytes,
+        finish_timeout=finish_timeout,
+    )
+    job = identity.detect(os.environ, parent=process.parent(), run_id=run_id, ordinal=_started)
+    _started += 1
+    run = Run(
+        run_id=job.run_id or os.urandom(16).hex(),
+        run_name=run_name,
+        rank=job.rank if rank is None else rank,
+        attempt=job.attempt,
+        settings=loaded,
+    )
+    run.log_params(params or {})
+    run.set_tags(tags or {})
+    return run
+
+
+class Run:
+    """One writer of one run.
+
+    Law: after construction nothing here blocks on the network or raises; what is lost is counted in `stats` and said
+    once. Made by `start_run`.
+    """
+
+    def __init__(
+        self, *, run_id: str, run_name: str | None, rank: int | None, attempt: Attempt, settings: settings.Settings
+    ) -> None:
+        self.run_id = run_id
+        """32 hex digits."""
+        self.name = run_name or names.run_name(run_id)
+        self.experiment = settings.experiment
+        self.rank = rank
+        self.attempt = attempt
+        self._settings = settings
+        self._start_time_ms = time.time_ns() // 1_000_000
+        self._notices = Notices()
+        self._is_child = False
+        self._finished: FinishReport | None = None
+        self._finish_lock = threading.RLock()
+        self._open_writer()
+        self._launch()
+        lifecycle.register(self)
+
+    def _open_writer(self) -> None:
+        # From the system, not from `random`: the user's seed and fork() must not make two writers one.
+        self.writer = int.from_bytes(os.urandom(8), "big") >> 1 or 1
+        self._pipeline: Pipeline | None = None
+        self._sender: Sender | None = None
+        self._ready = threading.Event()
+        self._asleep = False
+        self._points_dropped = 0
+        self._bad_values = 0
+        wake_bytes = min(WAKE_BYTES, self._settings.buffer_bytes // 4)
+        self._buffer = Buffer(self._settings.buffer_bytes, wake_bytes, self._wake)
+        self._every_call = self._settings.spool_interval_s == 0
+
+    def _launch(self) -> None:
+        self._asleep = False
+        threading.Thread(target=self._open, name="stepstream-open", daemon=True).start()
+
+    def _open(self) -> None:
+        """Load the heavy modules and start the threads, off the calling thread."""
+        try:
+            from stepstream.pipeline import Pipeline, WriterIdentity
+
+            writer = WriterIdentity(
+                run_id=self.run_id,
+                writer=self.writer,
+                rank=self.rank,
+                attempt=self.attempt,
+                experiment=self.experiment,
+                run_name=self.name,
+                start_time_ms=self._start_time_ms,
+            )
+            pipeline = Pipeline(identity=writer, settings=self._settings, buffer=self._buffer, notices=self._notices)
+            pipeline.sealer.start()
+            self._pipeline = pipeline
+            self._ready.set()
+            # The client of HTTP is loaded last: the spool must not wait for it.
+            from stepstream.sender import Sender
+
+            sender = Sender(
+                settings=self._settings,
+                outbox=pipeline.outbox,
+                notices=self._notices,
+                run_id=self.run_id,
+                writer=self.writer,
+                adopt=not self._is_child,
+            )
+            self._sender = sender
+            sender.start()
+        except Exception as error:  # noqa: BLE001 - said, and the training goes on
+            self._notices.once("open", f"the tracker could not start, and nothing will be stored: {error!r}")
+            self._ready.set()
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log values that belong together, at `step`; without one, calls are counted from 0.
+
+        Takes floats, ints, bools, NumPy scalars and 0-d arrays, and 0-d torch or JAX tensors, which are read from
+        their device later, without a synchronisation in the training loop.
+        """
+        try:
+            values = dict(metrics)
+            if step is not None and type(step) is not int:
+                step = operator.index(step)
+            if IMMEDIATE.issuperset(map(type, values.values())):
+                taken = self._buffer.push(values, step)
+            else:
+                taken = self._push_captured(values, step)
+            if not taken:
+                self._drop(len(values))
+            if self._asleep:
+                self._awaken()
+            if self._every_call:
+                self._seal_now()
+        except Exception as error:  # noqa: BLE001 - the law of this class
+            self._bad(error)
+
+    def log_metric(self, key: str, value: Any, step: int | None = None) -> None:
+        """Log one value."""
+        self.log({key: value}, step)
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """The same as `log`."""
+        self.log(metrics, step)
+
+    def log_param(self, key: str, value: object) -> None:
+        """Log a parameter; the first value that is stored stays."""
+        self._note("param", key, value, limits.MAX_PARAM_VALUE_CHARS)
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log parameters."""
+        for key, value in dict(params).items():
+            self.log_param(key, value)
+
+    def set_tag(self, key: str, value: object) -> None:
+        """Set a tag; the last value stays."""
+        self._note("tag", key, value, limits.MAX_TAG_VALUE_CHARS)
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags."""
+        for key, value in dict(tags).items():
+            self.set_tag(key, value)
+
+    @property
+    def lag(self) -> Lag:
+        """What was logged and is not yet durable on the server."""
+        unsettled = self._pipeline.outbox.unsettled if self._pipeline else None
+        return Lag(
+            points_buffered=self._buffer.points,
+            frames_unacknowledged=unsettled.frames if unsettled else 0,
+            points_unacknowledged=unsettled.points if unsettled else 0,
+            bytes_spooled=unsettled.bytes if unsettled else 0,
+        )
+
+    @property
+    def stats(self) -> Stats:
+        """What has happened to the points of this writer."""
+        pipeline, sender = self._pipeline, self._sender
+        return Stats(
+            points_acknowledged=pipeline.outbox.points_acknowledged if pipeline else 0,
+            points_dropped=self._points_dropped + (pipeline.outbox.points_dropped if pipeline else 0),
+            points_refused=sender.points_refused if sender else 0,
+            bad_values=self._bad_values + (pipeline.sealer.bad_values if pipeline else 0),
+            param_conflicts=sender.param_conflicts if sender else 0,
+            frames_sealed=pipeline.outbox.frames_sealed if pipeline else 0,
+        )
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything logged so far is durable on the server; False when that takes over `timeout` seconds."""
+        if self._finished is not None:
+            return self._finished.delivered
+        deadline = time.monotonic() + (self._settings.finish_timeout_s if timeout is None else timeout)
+        if self._asleep:
+            self._awaken()
+        self._ready.wait(max(0.0, deadline - time.monotonic()))
+        if self._pipeline is None:
+            return False
+        seq = self._pipeline.sealer.seal(wait_for_device=True)
+        if self._sender is not None:
+            self._sender.hurry()
+        return self._pipeline.outbox.wait(seq, max(0.0, deadline - time.monotonic()))
+
+    def finish(
+        self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", timeout: float | None = None
+    ) -> FinishReport:
+        """End this writer's part of the run and wait for the server, at most `timeout` seconds.
+
+        What is left then stays in the spool and the report says where. A forked child only flushes: the run is its
+        parent's. Calling it again changes nothing.
+        """
+        with self._finish_lock:
+            if self._finished is not None:
+                return self._finished
+            if not self._is_child:
+                self._buffer.push_note(Note("status", "", status, time.time_ns() // 1_000_000))
+            elif self._pipeline is None and self._asleep:
+                return self._close(delivered=True)
+            return self._close(delivered=self.flush(timeout))
+
+    def _close(self, *, delivered: bool) -> FinishReport:
+        lag = self.lag
+        if self._sender is not None:
+            self._sender.stop()
+        if self._pipeline is not None:
+            self._pipeline.sealer.stop()
+            self._pipeline.outbox.close()
+        self._buffer.close()
+        lifecycle.unregister(self)
+        self._finished = FinishReport(
+            delivered=delivered,
+            frames_left=lag.frames_unacknowledged,
+            points_left=lag.points_unacknowledged + lag.points_buffered,
+            spool_dir=self._settings.spool_dir,
+        )
+        if not delivered:
+            self._notices.once(
+                "finish",
+                f"run {self.run_id} ended with {self._finished.points_left} points not yet on the server; they lie in "
+                f"{self._settings.spool_dir}. Deliver them with: stepstream sync {self._settings.spool_dir}",
+            )
+        return self._finished
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish("FINISHED")
+        else:
+            self.finish("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+
+    def _push_captured(self, values: dict[str, Any], step: int | None) -> bool:
+        captured: dict[str, float | Deferred] = {}
+        for key, value in values.items():
+            try:
+                captured[key] = value if type(value) in IMMEDIATE else capture(value)
+            except BadValue as error:
+                self._bad(BadValue(f"{str(key)[:40]!r}: {error}"))
+        if not captured:
+            return True
+        if any(isinstance(value, Deferred) for value in captured.values()):
+            return self._buffer.push_deferred(captured, step)
+        return self._buffer.push(captured, step)  # type: ignore[arg-type]
+
+    def _note(self, kind: str, key: str, value: object, most_chars: int) -> None:
+        try:
+            text = str(value).replace("\0", "�").encode("utf-8", "replace").decode()
+            if len(text) > most_chars:
+                self._notices.once(f"{kind} cut", f"the value of {kind} {key!r} was cut to {most_chars} characters")
+            problem = _key_problem(key)
+            if problem:
+                raise BadValue(problem)
+            if self._finished is not None:
+                raise BadValue("the run is finished")
+            if not self._buffer.push_note(Note(kind, key, text[:most_chars], time.time_ns() // 1_000_000)):
+                self._drop(1)
+            if self._asleep:
+                self._awaken()
+            if self._every_call:
+                self._seal_now()
+        except Exception as error:  # noqa: BLE001 - the law of this class
+            self._bad(error)
+
+    def _bad(self, error: Exception) -> None:
+        self._bad_values += 1
+        self._notices.once("bad value", f"a value was not logged ({error}); further ones are counted in run.stats")
+
+    def _drop(self, points: int) -> None:
+        self._points_dropped += points
+        if self._finished is not None:
+            self._notices.once("finished", f"run {self.run_id} is finished; what is logged after that is dropped")
+            return
+        self._notices.once(
+            "buffer",
+            f"the buffer of {self._settings.buffer_bytes >> 20} MiB is full and new points are dropped and counted "
+            "(run.stats.points_dropped); training goes on. Raise STEPSTREAM_BUFFER_BYTES or log less often.",
+        )
+
+    def _wake(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.sealer.wake()
+
+    def _seal_now(self) -> None:
+        # Only until the modules are loaded, once: this mode trades the cost of a call for its promise.
+        self._ready.wait()
+        if self._pipeline is not None:
+            self._pipeline.sealer.seal()
+
+    def _awaken(self) -> None:
+        """First use in a forked child: its threads start, and what it logs is sent before it leaves."""
+        lifecycle.flush_at_multiprocessing_exit()
+        self._launch()
+
+    def _after_fork_in_child(self) -> None:
+        """A child inherits rank and attempt, and none of the parent's points, numbers, files or threads."""
+        _ABANDONED.append((self._sender, self._pipeline, self._buffer))
+        self._is_child = True
+        self._finish_lock = threading.RLock()
+        self._notices = Notices()
+        self._open_writer()
+        self._asleep = True
+
+    def _at_exit(self, *, failed: bool) -> None:
+        with contextlib.suppress(Exception):  # nobody is left to tell, and the spool has what there is
+            self.finish("FAILED" if failed else "FINISHED")
+
+
+def _key_problem(key: object) -> str:
+    if not isinstance(key, str) or not key or "\0" in key:
+        return f"a key must be non-empty text without NUL characters, not {key!r:.40}"
+    if len(key) > limits.MAX_KEY_CHARS:
+        return f"a key may have {limits.MAX_KEY_CHARS} characters, not {len(key)}"
+    return "" if key.isprintable() or key.isascii() or _encodes(key) else f"a key must be valid Unicode: {key!r:.40}"
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

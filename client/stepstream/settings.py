@@ -1,0 +1,104 @@
+"""What a run is told from outside: arguments first, then STEPSTREAM_*, then MLflow's names, then defaults."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from stepstream.errors import ConfigurationError
+
+DEFAULT_TRACKING_URI: Final = "http://127.0.0.1:5150"
+EVERY_CALL: Final = "every call"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Validated once, when a run starts; nothing reads the environment later."""
+
+    tracking_uri: str
+    """Base URL of the server, without a trailing slash."""
+    token: str | None
+    """Sent as a Bearer token; never written to the spool."""
+    experiment: str
+    """Experiment that a run without one goes to."""
+    spool_dir: Path
+    """Where frames wait until the server has acknowledged them."""
+    spool_interval_s: float
+    """After this long a logged point is in the spool; 0 means before log() returns (`every call`)."""
+    spool_max_bytes: int
+    """Most that one writer keeps in the spool."""
+    spool_min_free_bytes: int
+    """The spool stops growing when the disk has less than this left."""
+    buffer_bytes: int
+    """Most that log() keeps in memory before it is framed; beyond it points are dropped and counted."""
+    finish_timeout_s: float
+    """How long finish() waits for the server, at most."""
+
+
+def load(environ: Mapping[str, str], **given: object) -> Settings:
+    """Settings from `given` arguments (None means not given) and the environment; every problem is reported together."""
+    problems: list[str] = []
+
+    def number(name: str, default: float, least: float) -> float:
+        argument = given.get(name.lower())
+        text = str(argument) if argument is not None else environ.get(f"STEPSTREAM_{name}", "")
+        if not text.strip():
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not value >= least or value == float("inf"):
+            problems.append(f"STEPSTREAM_{name} must be a number of at least {least:g}, not {text!r}")
+            return default
+        return value
+
+    interval = str(given.get("spool_interval") or environ.get("STEPSTREAM_SPOOL_INTERVAL", ""))
+    every_call = re.sub(r"[\s_-]+", " ", interval.strip().lower()) == EVERY_CALL
+    settings = Settings(
+        tracking_uri=_tracking_uri(environ, given.get("tracking_uri"), problems),
+        token=_text(given.get("token")) or environ.get("STEPSTREAM_TOKEN") or environ.get("MLFLOW_TRACKING_TOKEN"),
+        experiment=_text(given.get("experiment"))
+        or environ.get("STEPSTREAM_EXPERIMENT_NAME")
+        or environ.get("MLFLOW_EXPERIMENT_NAME")
+        or "Default",
+        spool_dir=_spool_dir(environ, given.get("spool_dir")),
+        spool_interval_s=0.0 if every_call else number("SPOOL_INTERVAL", 0.5, 0.01),
+        spool_max_bytes=int(number("SPOOL_MAX_BYTES", 8 * 2**30, 2**20)),
+        spool_min_free_bytes=int(number("SPOOL_MIN_FREE_BYTES", 2**30, 0)),
+        buffer_bytes=int(number("BUFFER_BYTES", 64 * 2**20, 2**16)),
+        finish_timeout_s=number("FINISH_TIMEOUT", 30.0, 0.0),
+    )
+    if problems:
+        raise ConfigurationError("; ".join(problems))
+    return settings
+
+
+def _text(value: object) -> str | None:
+    return str(value) if value else None
+
+
+def _tracking_uri(environ: Mapping[str, str], given: object, problems: list[str]) -> str:
+    sources = (
+        ("tracking_uri", _text(given)),
+        ("STEPSTREAM_TRACKING_URI", environ.get("STEPSTREAM_TRACKING_URI")),
+        ("MLFLOW_TRACKING_URI", environ.get("MLFLOW_TRACKING_URI")),
+    )
+    name, uri = next(((name, uri) for name, uri in sources if uri), ("", DEFAULT_TRACKING_URI))
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        problems.append(
+            f"{name} is {uri!r}, and StepStream's server is reached by http:// or https://; "
+            f"set STEPSTREAM_TRACKING_URI, for example {DEFAULT_TRACKING_URI}"
+        )
+    return uri.rstrip("/")
+
+
+def _spool_dir(environ: Mapping[str, str], given: object) -> Path:
+    if given or environ.get("STEPSTREAM_SPOOL_DIR"):
+        return Path(str(given or environ["STEPSTREAM_SPOOL_DIR"])).expanduser().absolute()
+    state = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(state) / "stepstream" / "spool"

@@ -1,0 +1,154 @@
+"""The border to aiohttp: posts frames and translates what can go wrong.
+
+Unavailable     try again later, nothing is lost: away, too busy, draining, timed out
+Rejected        the request was understood and will not be taken as it is: wrong token, wrong server, too large
+"""
+
+import json
+import socket
+import ssl
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from stepstream_schema import batch, paths
+
+CONNECT_TIMEOUT_S: Final = 5.0
+REQUEST_TIMEOUT_S: Final = 60.0
+"""A group commit takes milliseconds; a server that says nothing for a minute is gone."""
+RETRY_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Unavailable(Exception):
+    """The frames may or may not have arrived; sending them again is safe."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Rejected(Exception):
+    """The server, or something before it, refuses the request as a whole."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the server says of each frame of a request; every other index is durable."""
+
+    stored: int
+    duplicates: int
+    refused: tuple[tuple[int, str, str], ...]
+    """(index, code, message): will never be stored."""
+    ahead: tuple[tuple[int, int], ...]
+    """(index, the writer's mark): to be sent again after lower numbers."""
+    param_conflicts: tuple[dict[str, Any], ...]
+
+
+def parse_answer(body: bytes) -> Answer:
+    """The answer of POST /v1/frames. Raises Rejected when something else answered."""
+    try:
+        raw = json.loads(body)
+        return Answer(
+            stored=raw["stored"],
+            duplicates=raw["duplicates"],
+            refused=tuple((item["index"], item["code"], item["message"]) for item in raw["refused"]),
+            ahead=tuple((item["index"], item["mark"]) for item in raw["ahead"]),
+            param_conflicts=tuple(raw["param_conflicts"]),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise Rejected(200, f"this is no StepStream server: its answer cannot be read ({error})") from error
+
+
+class Transport:
+    """One connection pool to one server; used within one event loop."""
+
+    def __init__(self, tracking_uri: str, token: str | None) -> None:
+        self._url = tracking_uri + paths.FRAMES
+        self._headers = {"Content-Type": "application/msgpack"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "Transport":
+        # The environment's proxies and .netrc count, as users of requests-based clients expect.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=_BlockingResolver(), limit=8, keepalive_timeout=30),
+            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            trust_env=True,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, frames: list[bytes]) -> Answer:
+        """Send frames together. Raises Unavailable or Rejected."""
+        if self._session is None:
+            raise RuntimeError("a Transport is used within `async with`")
+        try:
+            async with self._session.post(self._url, data=batch.pack(frames), headers=self._headers) as response:
+                body = await response.read()
+                if response.status == 200:
+                    return parse_answer(body)
+                raise _refusal(response.status, response.headers.get("Retry-After"), body)
+        except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _refusal(status: int, retry_after: str | None, body: bytes) -> Exception:
+    message = f"HTTP {status}: {_message(body)}"
+    if status in RETRY_STATUSES:
+        return Unavailable(message, _seconds(retry_after))
+    return Rejected(status, message)
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["message"])[:500]
+    except (ValueError, TypeError, KeyError):
+        return body[:200].decode("utf-8", "replace")
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    # An HTTP date is legal too; the backoff's own pause serves as well there.
+    try:
+        return min(max(float(retry_after), 0.0), 300.0) if retry_after else None
+    except ValueError:
+        return None
+
+
+class _BlockingResolver(AbstractResolver):
+    """Resolves names in this very thread.
+
+    asyncio would use an executor, which takes no work once the interpreter has begun to exit: just when the last
+    frames are sent. The sender's thread has nothing else to do meanwhile, and sealing goes on in its own.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        infos = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)  # noqa: ASYNC210
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=int(address[1]),
+                family=found,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for found, _, proto, _, address in infos
+        ]
+
+    async def close(self) -> None:
+        """Holds nothing."""
