@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgpack
 
-from stepstream_schema import limits
+from stepstream_schema import limits, objects
 from stepstream_schema.errors import FrameError
 
 
@@ -18,6 +18,7 @@ def unpack(body: bytes) -> list[bytes]:
     """The frames of one POST, still encoded. Raises FrameError when the body as a whole cannot be read."""
     if len(body) > limits.MAX_REQUEST_BYTES:
         raise FrameError("too_large", f"a request of {len(body)} bytes exceeds {limits.MAX_REQUEST_BYTES}")
+    objects.check(body, limits.MAX_FRAMES_PER_REQUEST + 1)
     try:
         frames = msgpack.unpackb(body, max_array_len=limits.MAX_FRAMES_PER_REQUEST, max_map_len=0, max_ext_len=0)
     except (ValueError, msgpack.UnpackException, RecursionError, TypeError) as error:

@@ -3,8 +3,8 @@
 A record's *body* is the concatenation of its columns, compressed once. Every column's size in the body follows from
 counts that the envelope states, so a decoder knows the inflated size before it inflates anything.
 
-The byte shuffle (all first bytes, then all second bytes, ...) is the filter of Blosc and HDF5: neighbouring floats share
-sign, exponent and high mantissa bytes, which zstd then finds as runs.
+The byte shuffle (all first bytes, then all second bytes, ...) is the filter of Blosc and HDF5: neighbouring floats
+share sign, exponent and high mantissa bytes, which zstd then finds as runs.
 """
 
 from typing import Final, TypeAlias

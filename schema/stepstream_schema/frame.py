@@ -12,13 +12,13 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 
-from stepstream_schema import columns, limits, records
+from stepstream_schema import limits, metrics, objects, records
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.errors import FrameError
+from stepstream_schema.metrics import Budget
 from stepstream_schema.records import (
     Heartbeat,
     Matrix,
-    Metrics,
     Params,
     Ragged,
     Record,
@@ -27,9 +27,6 @@ from stepstream_schema.records import (
     Tags,
     Unknown,
 )
-
-KEY_SEPARATOR: Final = "\0"
-"""Keys travel as one string: no array of 20,000 objects to unpack, and none for a hostile header to reserve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,21 +51,25 @@ class Frame:
 
 
 def encode(frame: Frame) -> bytes:
-    """The frame's bytes. Raises FrameError `too_large` or `invalid` rather than produce what no decoder takes."""
+    """The frame's bytes. Raises FrameError rather than produce what no decoder takes."""
     attempt = frame.attempt
-    data: bytes = msgpack.packb(
-        [
-            limits.FRAME_VERSION,
-            bytes.fromhex(frame.run_id),
-            frame.writer,
-            frame.seq,
-            frame.rank,
-            [attempt.scheduler, attempt.elastic, attempt.resume],
-            [_encode_record(record) for record in frame.records],
-        ]
-    )
-    if len(data) > limits.MAX_FRAME_BYTES:
-        raise FrameError("too_large", f"a frame of {len(data)} bytes exceeds {limits.MAX_FRAME_BYTES}")
+    budget = Budget()
+    envelope = [
+        limits.FRAME_VERSION,
+        _run_bytes(frame.run_id),
+        frame.writer,
+        frame.seq,
+        frame.rank,
+        [attempt.scheduler, attempt.elastic, attempt.resume],
+        [_encode_record(record, budget) for record in frame.records],
+    ]
+    _decode_head(envelope)
+    _check_array(envelope[6])
+    try:
+        data: bytes = msgpack.packb(envelope)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise FrameError("invalid", f"a value has no msgpack form: {error}") from error
+    _check_message(data)
     return data
 
 
@@ -79,7 +80,7 @@ def decode(data: bytes | memoryview) -> Frame:
     raw_records = envelope[6]
     if not isinstance(raw_records, list):
         raise FrameError("malformed", "records are not an array")
-    budget = _Budget()
+    budget = Budget()
     return Frame(
         run_id=head.run_id,
         writer=head.writer,
@@ -106,9 +107,14 @@ def decode_head(data: bytes | memoryview) -> Head:
     return _decode_head(_unpack(data))
 
 
-def _unpack(data: bytes | memoryview) -> list[Any]:
+def _check_message(data: bytes | memoryview) -> None:
     if len(data) > limits.MAX_FRAME_BYTES:
         raise FrameError("too_large", f"a frame of {len(data)} bytes exceeds {limits.MAX_FRAME_BYTES}")
+    objects.check(data, limits.MAX_OBJECTS_PER_FRAME)
+
+
+def _unpack(data: bytes | memoryview) -> list[Any]:
+    _check_message(data)
     try:
         envelope = msgpack.unpackb(
             data,
@@ -122,14 +128,18 @@ def _unpack(data: bytes | memoryview) -> list[Any]:
         raise FrameError("malformed", f"not msgpack: {error}") from error
     if not isinstance(envelope, list) or not envelope:
         raise FrameError("malformed", "the envelope is not an array")
-    if envelope[0] != limits.FRAME_VERSION or isinstance(envelope[0], bool):
-        raise FrameError("version", f"frame version {str(envelope[0])[:20]} is not known; this side speaks 1")
+    version = envelope[0]
+    if type(version) is not int:
+        raise FrameError("malformed", "the envelope does not start with a format version")
+    if version != limits.FRAME_VERSION:
+        raise FrameError("version", f"frame version {version} is not known; this side speaks {limits.FRAME_VERSION}")
     if len(envelope) != 7:
         raise FrameError("malformed", f"the envelope has {len(envelope)} fields, not 7")
     return envelope
 
 
 def _decode_head(envelope: list[Any]) -> Head:
+    _check_no_booleans(envelope[1:6])
     match envelope[1:6]:
         case [bytes(run), int(writer), int(seq), int() | None as rank, [int(a), int(b), int(c)]]:
             pass
@@ -146,79 +156,37 @@ def _decode_head(envelope: list[Any]) -> Head:
     return Head(run_id=run.hex(), writer=writer, seq=seq, rank=rank, attempt=attempt)
 
 
-def _encode_record(record: Record) -> list[Any]:
+def _run_bytes(run_id: str) -> bytes:
+    try:
+        return bytes.fromhex(run_id)
+    except ValueError as error:
+        raise FrameError("invalid", f"a run id has 32 hex digits, unlike {run_id[:40]!r}") from error
+
+
+def _encode_record(record: Record, budget: Budget) -> list[Any]:
     match record:
         case Matrix():
-            return _encode_matrix(record)
+            return metrics.encode_matrix(record, budget)
         case Ragged():
-            return _encode_ragged(record)
+            return metrics.encode_ragged(record, budget)
         case Start():
-            fields = [record.experiment, record.name, record.time_ms, record.user, record.heartbeat_s]
-            return [records.START, *fields]
+            raw = [records.START, record.experiment, record.name, record.time_ms, record.user, record.heartbeat_s]
         case Params():
-            return [records.PARAMS, [part for item in record.items for part in item]]
+            raw = [records.PARAMS, [part for item in record.items for part in item]]
         case Tags():
-            return [records.TAGS, [part for item in record.items for part in item]]
+            raw = [records.TAGS, [part for item in record.items for part in item]]
         case Status():
-            return [records.STATUS, record.status, record.time_ms]
+            raw = [records.STATUS, record.status, record.time_ms]
         case Heartbeat():
-            return [records.HEARTBEAT, record.time_ms]
+            raw = [records.HEARTBEAT, record.time_ms]
         case Unknown():
             raise FrameError("unknown_record", f"a record of unknown kind {record.kind} can be kept, not written")
+    # The decoder is the judge of what may be written, so that both sides hold one set of rules.
+    _decode_record(raw, budget)
+    return raw
 
 
-def _encode_matrix(record: Matrix) -> list[Any]:
-    if record.values.shape != (len(record.keys), len(record.steps)) or len(record.steps) != len(record.times_ms):
-        raise FrameError("invalid", "values need the shape (keys, steps)")
-    _check_size(len(record.keys), record.points)
-    steps, step_bytes = columns.encode_ints(record.steps)
-    times, time_bytes = columns.encode_ints(record.times_ms)
-    body = columns.deflate([step_bytes, time_bytes, columns.shuffle(record.values)])
-    return [records.MATRIX, KEY_SEPARATOR.join(record.keys), len(record.steps), steps, times, body]
-
-
-def _encode_ragged(record: Ragged) -> list[Any]:
-    if len(record.counts) != len(record.keys) or not (
-        int(record.counts.sum()) == len(record.steps) == len(record.times_ms) == len(record.values)
-    ):
-        raise FrameError("invalid", "counts must add up to the steps, times and values")
-    _check_size(len(record.keys), record.points)
-    counts, count_bytes = columns.encode_ints(record.counts)
-    steps, step_bytes = columns.encode_ints(record.steps)
-    times, time_bytes = columns.encode_ints(record.times_ms)
-    body = columns.deflate([count_bytes, step_bytes, time_bytes, columns.shuffle(record.values)])
-    return [records.RAGGED, KEY_SEPARATOR.join(record.keys), len(record.steps), counts, steps, times, body]
-
-
-def _check_size(keys: int, points: int) -> None:
-    if not keys or not points:
-        raise FrameError("invalid", "a record of metrics holds at least one key and one point")
-    if keys > limits.MAX_KEYS_PER_FRAME or points > limits.MAX_POINTS_PER_FRAME:
-        bound = f"{limits.MAX_KEYS_PER_FRAME} keys and {limits.MAX_POINTS_PER_FRAME} points"
-        raise FrameError("too_large", f"{keys} keys and {points} points exceed {bound}")
-
-
-class _Budget:
-    """What a frame's records may still claim, all of them together."""
-
-    def __init__(self) -> None:
-        self._bytes = limits.MAX_INFLATED_BYTES
-        self._keys = limits.MAX_KEYS_PER_FRAME
-        self._points = limits.MAX_POINTS_PER_FRAME
-
-    def take(self, *, keys: int, points: int, inflated_bytes: int) -> None:
-        self._keys -= keys
-        self._points -= points
-        self._bytes -= inflated_bytes
-        if self._bytes < 0 or self._keys < 0 or self._points < 0:
-            raise FrameError(
-                "too_large",
-                f"a frame holds at most {limits.MAX_KEYS_PER_FRAME} keys, {limits.MAX_POINTS_PER_FRAME} points "
-                f"and {limits.MAX_INFLATED_BYTES} bytes of columns",
-            )
-
-
-def _decode_record(raw: Any, budget: _Budget) -> Record:
+def _decode_record(raw: Any, budget: Budget) -> Record:
     if not isinstance(raw, list) or not raw or not isinstance(raw[0], int) or isinstance(raw[0], bool):
         raise FrameError("malformed", "a record is not an array that starts with its kind")
     kind, fields = raw[0], raw[1:]
@@ -227,73 +195,11 @@ def _decode_record(raw: Any, budget: _Budget) -> Record:
     decoder = _DECODERS.get(kind)
     if decoder is None:
         raise FrameError("unknown_record", f"record kind {kind} is not known; a newer server may know it")
+    _check_no_booleans(fields)
     return decoder(fields, budget)
 
 
-def _decode_matrix(fields: list[Any], budget: _Budget) -> Metrics:
-    match fields:
-        case [str(joined), int(count), list(step_head), list(time_head), bytes(body)] if count > 0:
-            keys = _decode_keys(joined)
-        case _:
-            raise FrameError("malformed", "a matrix record has the wrong fields")
-    step_size = _ints_size(step_head, count)
-    time_size = _ints_size(time_head, count)
-    points = len(keys) * count
-    size = step_size + time_size + points * columns.WORD_BYTES
-    budget.take(keys=len(keys), points=points, inflated_bytes=size)
-    raw = columns.inflate(body, size)
-    values = columns.unshuffle_floats(raw[step_size + time_size :].reshape(columns.WORD_BYTES, points))
-    return Matrix(
-        keys=keys,
-        steps=columns.decode_ints(step_head, count, raw[:step_size]),
-        times_ms=columns.decode_ints(time_head, count, raw[step_size : step_size + time_size]),
-        values=values.reshape(len(keys), count),
-    )
-
-
-def _decode_ragged(fields: list[Any], budget: _Budget) -> Metrics:
-    match fields:
-        case [str(joined), int(total), list(count_head), list(step_head), list(time_head), bytes(body)] if total > 0:
-            keys = _decode_keys(joined)
-        case _:
-            raise FrameError("malformed", "a ragged record has the wrong fields")
-    heads = [(count_head, len(keys)), (step_head, total), (time_head, total)]
-    sizes = [_ints_size(head, count) for head, count in heads]
-    size = sum(sizes) + total * columns.WORD_BYTES
-    budget.take(keys=len(keys), points=total, inflated_bytes=size)
-    raw = columns.inflate(body, size)
-    ints, start = [], 0
-    for (head, count), length in zip(heads, sizes, strict=True):
-        ints.append(columns.decode_ints(head, count, raw[start : start + length]))
-        start += length
-    counts, steps, times = ints
-    if int(counts.min()) < 1 or int(counts.max()) > total or int(counts.sum()) != total:
-        raise FrameError("malformed", "the counts of a ragged record do not add up to its points")
-    values = columns.unshuffle_floats(raw[start:].reshape(columns.WORD_BYTES, total))
-    return Ragged(keys=keys, counts=counts, steps=steps, times_ms=times, values=values)
-
-
-def _ints_size(head: list[Any], count: int) -> int:
-    # Said before anything is multiplied or reserved: a count of 2**63 must not reach NumPy.
-    if count > limits.MAX_POINTS_PER_FRAME:
-        raise FrameError("too_large", f"a column of {count} values exceeds {limits.MAX_POINTS_PER_FRAME}")
-    return columns.ints_size(head, count)
-
-
-def _decode_keys(joined: str) -> tuple[str, ...]:
-    if joined.count(KEY_SEPARATOR) >= limits.MAX_KEYS_PER_FRAME:
-        raise FrameError("too_large", f"more than {limits.MAX_KEYS_PER_FRAME} keys")
-    keys = tuple(joined.split(KEY_SEPARATOR))
-    if len(set(keys)) != len(keys):
-        raise FrameError("invalid", "a key stands twice in one record")
-    if not all(keys):
-        raise FrameError("invalid", "a key is empty")
-    if len(max(keys, key=len)) > limits.MAX_KEY_CHARS:
-        raise FrameError("invalid", f"a key is longer than {limits.MAX_KEY_CHARS} characters")
-    return keys
-
-
-def _decode_start(fields: list[Any], _: _Budget) -> Start:
+def _decode_start(fields: list[Any], _: Budget) -> Start:
     match fields:
         case [str(experiment), str(name), int(time_ms), str(user), int(heartbeat_s)]:
             pass
@@ -303,16 +209,12 @@ def _decode_start(fields: list[Any], _: _Budget) -> Start:
         _check_text(text, limits.MAX_NAME_CHARS, "a name")
     if not experiment:
         raise FrameError("invalid", "the experiment's name is empty")
-    return Start(
-        experiment=experiment,
-        name=name,
-        time_ms=_time(time_ms),
-        user=user,
-        heartbeat_s=min(max(heartbeat_s, 0), 86_400),
-    )
+    if not 0 <= heartbeat_s <= limits.MAX_HEARTBEAT_S:
+        raise FrameError("invalid", f"a heartbeat is due every 0 to {limits.MAX_HEARTBEAT_S} seconds")
+    return Start(experiment=experiment, name=name, time_ms=_time(time_ms), user=user, heartbeat_s=heartbeat_s)
 
 
-def _decode_params(fields: list[Any], _: _Budget) -> Params:
+def _decode_params(fields: list[Any], _: Budget) -> Params:
     flat = _flat(fields, 2)
     items = tuple(zip(flat[::2], flat[1::2], strict=True))
     for key, value in items:
@@ -321,7 +223,7 @@ def _decode_params(fields: list[Any], _: _Budget) -> Params:
     return Params(items=items)
 
 
-def _decode_tags(fields: list[Any], _: _Budget) -> Tags:
+def _decode_tags(fields: list[Any], _: Budget) -> Tags:
     flat = _flat(fields, 3)
     items = tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
     for key, value, time_ms in items:
@@ -332,7 +234,7 @@ def _decode_tags(fields: list[Any], _: _Budget) -> Tags:
     return Tags(items=items)
 
 
-def _decode_status(fields: list[Any], _: _Budget) -> Status:
+def _decode_status(fields: list[Any], _: Budget) -> Status:
     match fields:
         case [str(status), int(time_ms)]:
             if status not in records.RUN_STATUSES:
@@ -341,17 +243,17 @@ def _decode_status(fields: list[Any], _: _Budget) -> Status:
     raise FrameError("malformed", "a status record has the wrong fields")
 
 
-def _decode_heartbeat(fields: list[Any], _: _Budget) -> Heartbeat:
+def _decode_heartbeat(fields: list[Any], _: Budget) -> Heartbeat:
     match fields:
         case [int(time_ms)]:
             return Heartbeat(time_ms=_time(time_ms))
     raise FrameError("malformed", "a heartbeat record has the wrong fields")
 
 
-_DECODERS: Final[dict[int, Callable[[list[Any], _Budget], Record]]] = {
+_DECODERS: Final[dict[int, Callable[[list[Any], Budget], Record]]] = {
     records.START: _decode_start,
-    records.MATRIX: _decode_matrix,
-    records.RAGGED: _decode_ragged,
+    records.MATRIX: metrics.decode_matrix,
+    records.RAGGED: metrics.decode_ragged,
     records.PARAMS: _decode_params,
     records.TAGS: _decode_tags,
     records.STATUS: _decode_status,
@@ -362,7 +264,20 @@ _DECODERS: Final[dict[int, Callable[[list[Any], _Budget], Record]]] = {
 def _flat(fields: list[Any], width: int) -> list[Any]:
     if len(fields) != 1 or not isinstance(fields[0], list) or not fields[0] or len(fields[0]) % width:
         raise FrameError("malformed", f"a list of items needs {width} fields an item")
+    _check_array(fields[0])
     return fields[0]
+
+
+def _check_array(items: object) -> None:
+    if isinstance(items, list) and len(items) > limits.MAX_RECORDS_PER_FRAME:
+        raise FrameError("too_large", f"an array of {len(items)} exceeds {limits.MAX_RECORDS_PER_FRAME}")
+
+
+def _check_no_booleans(fields: list[Any]) -> None:
+    # True is an int to a match pattern, and would come out as rank 1 or step 1.
+    for field in fields:
+        if isinstance(field, bool) or (isinstance(field, list) and any(type(part) is bool for part in field)):
+            raise FrameError("malformed", "a boolean stands where a number belongs")
 
 
 def _check_key(key: object) -> None:
@@ -376,7 +291,7 @@ def _check_text(text: object, most: int, what: str) -> None:
         raise FrameError("malformed", f"{what} is not text")
     if len(text) > most:
         raise FrameError("invalid", f"{what} is longer than {most} characters")
-    if KEY_SEPARATOR in text:
+    if metrics.KEY_SEPARATOR in text:
         raise FrameError("invalid", f"{what} holds a NUL character, which PostgreSQL cannot store")
 
 

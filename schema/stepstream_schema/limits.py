@@ -17,7 +17,10 @@ MAX_FRAMES_PER_REQUEST: Final = 1024
 """Keeps one answer small and one request's decoding short."""
 
 MAX_RECORDS_PER_FRAME: Final = 4096
-"""Arrays of the envelope, params and tags included; with msgpack's nesting bound, it caps what a hostile header allocates."""
+"""Length of every array in the envelope, so the flat items of one params or tags record are bounded by it too."""
+
+MAX_OBJECTS_PER_FRAME: Final = 65_536
+"""Everything that msgpack would build for one frame, counted before it is built: some 6 MB at the very worst."""
 
 MAX_KEYS_PER_FRAME: Final = 65_536
 """Per-layer statistics of the largest models reach some 20,000 keys a step."""
@@ -36,6 +39,9 @@ MAX_TAG_VALUE_CHARS: Final = 8000
 
 MAX_NAME_CHARS: Final = 500
 """Experiment and run names, as MLflow bounds experiment names."""
+
+MAX_HEARTBEAT_S: Final = 86_400
+"""A promise to be heard once a day is the longest that still tells a lost run from a quiet one."""
 
 CURSOR_WINDOW_FRAMES: Final = 16_384
 """How far beyond a writer's contiguous mark a frame may arrive: 2 KB of bitmap at the very worst."""

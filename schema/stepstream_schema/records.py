@@ -1,7 +1,7 @@
 """What a frame can carry: one frozen value for each kind of record.
 
-A kind below OPTIONAL_KINDS that a decoder does not know refuses the frame (`unknown_record`): it may change what the rest
-means. A kind at or above it is kept in the stored frame, and reported as `Unknown`, for a later version to read.
+A kind below OPTIONAL_KINDS that a decoder does not know refuses the frame (`unknown_record`): it may change what the
+rest means. A kind at or above it is kept in the stored frame, and reported as `Unknown`, for a later version to read.
 """
 
 from dataclasses import dataclass
