@@ -1,11 +1,11 @@
 """StepStream: log every step of every rank.
 
-    import stepstream
+import stepstream
 
-    with stepstream.start_run(experiment="mnist") as run:
-        run.log_params({"lr": 1e-3})
-        for step in range(1000):
-            run.log({"loss": 1 / (step + 1)}, step=step)
+with stepstream.start_run(experiment="mnist") as run:
+    run.log_params({"lr": 1e-3})
+    for step in range(1000):
+        run.log({"loss": 1 / (step + 1)}, step=step)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -61,7 +61,7 @@ class AsyncRun:
         self._run.set_tags(tags)
 
     async def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything logged so far is durable on the server; False when that takes over `timeout` seconds."""
+        """Wait until everything logged so far is durable; False when that takes more than `timeout` seconds."""
         return await asyncio.to_thread(self._run.flush, timeout)
 
     async def finish(

@@ -24,7 +24,7 @@ class Backoff:
         return self._failures
 
     def failed(self, retry_after_s: float | None = None) -> float:
-        """Seconds to wait after one more failure; a server's Retry-After is spread, since it told everybody the same."""
+        """Seconds to wait after one more failure; Retry-After is spread, since everybody was told the same."""
         ceiling = min(MAX_S, FIRST_S * 2.0 ** min(self._failures, 32))
         self._failures += 1
         wait = self._uniform(FIRST_S / 2, max(ceiling, FIRST_S))

@@ -2,14 +2,74 @@
 
 from typing import Final
 
-ADJECTIVES: Final = (
-    "amber bold brisk calm clever crisp daring eager fleet gentle golden keen lively lucid mellow nimble noble patient "
-    "polished proud quick quiet rapid serene sharp silver steady sunny swift tidy vivid warm"
-).split()
-NOUNS: Final = (
-    "anchor aspen badger beacon birch brook canyon cedar comet crane delta ember falcon fjord glacier harbor heron island "
-    "lantern maple meadow orchid otter pebble pine raven reef river spruce summit thicket willow"
-).split()
+ADJECTIVES: Final = [
+    "amber",
+    "bold",
+    "brisk",
+    "calm",
+    "clever",
+    "crisp",
+    "daring",
+    "eager",
+    "fleet",
+    "gentle",
+    "golden",
+    "keen",
+    "lively",
+    "lucid",
+    "mellow",
+    "nimble",
+    "noble",
+    "patient",
+    "polished",
+    "proud",
+    "quick",
+    "quiet",
+    "rapid",
+    "serene",
+    "sharp",
+    "silver",
+    "steady",
+    "sunny",
+    "swift",
+    "tidy",
+    "vivid",
+    "warm",
+]
+NOUNS: Final = [
+    "anchor",
+    "aspen",
+    "badger",
+    "beacon",
+    "birch",
+    "brook",
+    "canyon",
+    "cedar",
+    "comet",
+    "crane",
+    "delta",
+    "ember",
+    "falcon",
+    "fjord",
+    "glacier",
+    "harbor",
+    "heron",
+    "island",
+    "lantern",
+    "maple",
+    "meadow",
+    "orchid",
+    "otter",
+    "pebble",
+    "pine",
+    "raven",
+    "reef",
+    "river",
+    "spruce",
+    "summit",
+    "thicket",
+    "willow",
+]
 
 
 def run_name(run_id: str) -> str:

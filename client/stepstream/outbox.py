@@ -26,7 +26,7 @@ class Unsettled(NamedTuple):
 
 
 class Outbox:
-    """Law: a frame that `put` took is unsettled until `settle`; a spool segment goes when all its frames are settled."""
+    """Law: a frame that `put` took is unsettled until `settle`; a segment goes when all its frames are settled."""
 
     def __init__(self, spool: SpoolWriter, reader: SpoolReader, notices: Notices) -> None:
         self._spool = spool
@@ -51,8 +51,7 @@ class Outbox:
         with self._changed:
             place = self._spool.append(sealed.data)
             if place is not None:
-                self._ledger.sealed(place)
-                for number in self._ledger.rolled(self._spool.number):
+                for number in self._ledger.sealed(place):
                     self._spool.remove(number)
             elif self._memory_bytes + len(sealed.data) <= MEMORY_BYTES:
                 self._memory_bytes += len(sealed.data)

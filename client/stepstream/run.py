@@ -268,7 +268,7 @@ class Run:
         )
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything logged so far is durable on the server; False when that takes over `timeout` seconds."""
+        """Wait until everything logged so far is durable; False when that takes more than `timeout` seconds."""
         if self._finished is not None:
             return self._finished.delivered
         deadline = time.monotonic() + (self._settings.finish_timeout_s if timeout is None else timeout)

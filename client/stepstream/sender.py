@@ -138,7 +138,9 @@ class Sender:
             return self._outbox.read(pending)
         except (OSError, SpoolDamaged) as error:
             self.points_refused += pending.points
-            self._notices.once("spool read", f"frame {pending.seq} is gone from the spool ({error}); its points are lost")
+            self._notices.once(
+                "spool read", f"frame {pending.seq} is gone from the spool ({error}); its points are lost"
+            )
             # Its number must still be consumed, or the writer's mark would wait for it for ever.
             return next(tombstones(self._run_id, self._writer, Attempt(), pending.seq, pending.seq))
 
@@ -155,7 +157,9 @@ class Sender:
         if alone is not None:
             self.points_refused += alone.points
             self._outbox.settle([alone])
-            self._notices.once("too large", f"a frame of {alone.size} bytes is too large for the server; its points are lost")
+            self._notices.once(
+                "too large", f"a frame of {alone.size} bytes is too large for the server; its points are lost"
+            )
 
     def _note(self, request: Request, answer: Answer) -> None:
         for index, code, message in answer.refused:

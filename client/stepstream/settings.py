@@ -39,7 +39,7 @@ class Settings:
 
 
 def load(environ: Mapping[str, str], **given: object) -> Settings:
-    """Settings from `given` arguments (None means not given) and the environment; every problem is reported together."""
+    """Settings from `given` arguments (None is not given) and the environment; problems are reported together."""
     problems: list[str] = []
 
     def number(name: str, default: float, least: float) -> float:

@@ -137,7 +137,7 @@ class _BlockingResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        infos = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)  # noqa: ASYNC210
+        infos = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         return [
             ResolveResult(
                 hostname=host,

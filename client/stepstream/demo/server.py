@@ -30,7 +30,7 @@ class DemoServer:
 
     def __enter__(self) -> "DemoServer":
         self._directory.mkdir(parents=True, exist_ok=True)
-        log = open(self._directory / "server.log", "wb")  # noqa: SIM115 - lives as long as the process
+        log = open(self._directory / "server.log", "wb")
         self._log = log
         command = [sys.executable, "-m", "stepstream.cli", "server", "--host", "127.0.0.1", "--port", str(self._port)]
         self._process = subprocess.Popen(

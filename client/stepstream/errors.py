@@ -1,0 +1,28 @@
+"""What the client raises, sorted by who must act.
+
+StepStreamError
+    ConfigurationError      settings that cannot be meant; raised when a run starts, never later
+        RunIdentityError    several nodes, and nothing that tells them which run is theirs
+    BadValue                a value that is no number; counted by log(), which never raises
+    SpoolDamaged            a frame cannot be read back from the spool
+"""
+
+
+class StepStreamError(Exception):
+    """Everything this package raises on purpose."""
+
+
+class ConfigurationError(StepStreamError, ValueError):
+    """Settings that cannot be meant; nothing has started and nothing is lost."""
+
+
+class RunIdentityError(ConfigurationError):
+    """The ranks of this job cannot know that they belong together."""
+
+
+class BadValue(StepStreamError, TypeError):
+    """A value that cannot be logged as a metric; its neighbours are."""
+
+
+class SpoolDamaged(StepStreamError):
+    """Bytes in the spool are not what was written there; frames before them are safe."""

@@ -1,0 +1,119 @@
+"""Which rank of which life of which run this process is, from what its launcher left in the environment. Pure."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stepstream.errors import ConfigurationError, RunIdentityError
+from stepstream.process import ProcessId
+from stepstream_schema.attempt import MAX_COUNT, Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobIdentity:
+    """What the ranks of a job agree on without talking to one another."""
+
+    run_id: str | None
+    """32 hex digits; None when this process is alone and may choose."""
+    rank: int | None
+    world_size: int
+    attempt: Attempt
+
+
+def detect(
+    environ: Mapping[str, str], *, parent: ProcessId, run_id: str | None = None, ordinal: int = 0
+) -> JobIdentity:
+    """The identity of this process; `ordinal` counts the runs that it has started before.
+
+    Raises ConfigurationError for values that cannot be meant, RunIdentityError when several nodes have nothing to
+    agree on.
+    """
+    rank, world_size = _rank(environ), _world_size(environ)
+    given = run_id or environ.get("STEPSTREAM_RUN_ID") or environ.get("MLFLOW_RUN_ID")
+    return JobIdentity(
+        run_id=normalise(given) if given else _derived(environ, parent, world_size, ordinal),
+        rank=rank,
+        world_size=world_size,
+        attempt=Attempt(
+            _count(environ, "SLURM_RESTART_COUNT"),
+            _count(environ, "TORCHELASTIC_RESTART_COUNT"),
+            _count(environ, "STEPSTREAM_RESUME"),
+        ),
+    )
+
+
+def normalise(run_id: str) -> str:
+    """The 32 lower-case hex digits of a run id, which may be written as a UUID."""
+    digits = run_id.strip().lower().replace("-", "")
+    if not re.fullmatch(r"[0-9a-f]{32}", digits):
+        raise ConfigurationError(f"a run id is 32 hex digits, as MLflow writes them, not {run_id!r}")
+    return digits
+
+
+def _derived(environ: Mapping[str, str], parent: ProcessId, world_size: int, ordinal: int) -> str | None:
+    if world_size <= 1:
+        return None
+    source = _agreed(environ, parent, world_size)
+    if ordinal:
+        source = f"{source} run {ordinal}"
+    return hashlib.sha256(source.encode()).hexdigest()[:32]
+
+
+def _agreed(environ: Mapping[str, str], parent: ProcessId, world_size: int) -> str:
+    """Something that is the same on every rank of this job and on no other job's."""
+    if environ.get("SLURM_JOB_ID") and _in_slurm_step(environ):
+        return f"slurm {environ.get('SLURM_CLUSTER_NAME', '')} {environ['SLURM_JOB_ID']} {environ['SLURM_STEP_ID']}"
+    elastic = environ.get("TORCHELASTIC_RUN_ID", "none")
+    if elastic not in ("", "none"):
+        return f"torchelastic {elastic}"
+    if _local_world_size(environ) == world_size:
+        return f"launcher {parent.host} {parent.pid} {parent.start} {parent.boot_id}"
+    raise RunIdentityError(
+        f"this job has {world_size} ranks on several nodes and nothing that tells them which run they share. Set "
+        "STEPSTREAM_RUN_ID to the same 32 hex digits on every node (for example from `uuidgen`), start the ranks with "
+        "srun, or give torchrun an --rdzv-id."
+    )
+
+
+def _in_slurm_step(environ: Mapping[str, str]) -> bool:
+    """Whether srun started this very process: a batch script's own process has a job, but no step to share."""
+    return bool(environ.get("SLURM_STEP_ID")) and "SLURM_PROCID" in environ and _int(environ, "SLURM_NTASKS", 1) > 1
+
+
+def _rank(environ: Mapping[str, str]) -> int | None:
+    for name in ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"):
+        if environ.get(name):
+            return _count(environ, name, most=2**31 - 1)
+    if _in_slurm_step(environ):
+        return _count(environ, "SLURM_PROCID", most=2**31 - 1)
+    return None
+
+
+def _world_size(environ: Mapping[str, str]) -> int:
+    for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        if environ.get(name):
+            return _int(environ, name, 1)
+    return _int(environ, "SLURM_NTASKS", 1) if _in_slurm_step(environ) else 1
+
+
+def _local_world_size(environ: Mapping[str, str]) -> int:
+    for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"):
+        if environ.get(name):
+            return _int(environ, name, 0)
+    return 0
+
+
+def _count(environ: Mapping[str, str], name: str, most: int = MAX_COUNT) -> int:
+    value = _int(environ, name, 0)
+    if not 0 <= value <= most:
+        raise ConfigurationError(f"{name} must lie between 0 and {most}, not {value}")
+    return value
+
+
+def _int(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, "").strip()
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise ConfigurationError(f"{name} must be a whole number, not {text!r}") from None

@@ -1,0 +1,79 @@
+"""Which process this is, in a way that outlives the reuse of process numbers."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessId:
+    """Law: two processes that ever existed on hosts of different names or boots, or at different times, differ."""
+
+    host: str
+    pid: int
+    start: str
+    """When it started, in the system's own units; empty when the system does not tell."""
+    boot_id: str
+    """Which boot of the host; empty when the system does not tell."""
+
+    def as_dict(self) -> dict[str, str | int]:
+        """For JSON."""
+        return asdict(self)
+
+
+def current() -> ProcessId:
+    """This process. Not cached: a forked child is another one."""
+    return of(os.getpid())
+
+
+def parent() -> ProcessId:
+    """The process that started this one."""
+    return of(os.getppid())
+
+
+def of(pid: int) -> ProcessId:
+    """The process `pid` on this host."""
+    return ProcessId(host=socket.gethostname(), pid=pid, start=start_of(pid), boot_id=boot_id())
+
+
+def is_dead(other: ProcessId, here: ProcessId) -> bool | None:
+    """Whether `other` has ended, as `here`'s host can tell; None when it was on another host."""
+    if other.host != here.host:
+        return None
+    if other.boot_id != here.boot_id:
+        return True
+    return start_of(other.pid) != other.start
+
+
+def start_of(pid: int) -> str:
+    """When `pid` started, in the system's own units; empty when there is no such process."""
+    if sys.platform.startswith("linux"):
+        try:
+            return parse_stat_start(Path(f"/proc/{pid}/stat").read_text())
+        except (OSError, IndexError):
+            return ""
+    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def parse_stat_start(stat: str) -> str:
+    """Field 22 of /proc/PID/stat; empty for a zombie, which writes nothing any more (proc(5))."""
+    # The second field is the command in parentheses and may itself hold spaces and parentheses.
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Which boot of this host."""
+    if sys.platform.startswith("linux"):
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            return ""
+    done = subprocess.run(["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()

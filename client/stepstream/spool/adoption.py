@@ -1,0 +1,113 @@
+"""Segments whose writer is gone: which they are, and how exactly one process takes each."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from stepstream import process
+from stepstream.process import ProcessId
+from stepstream.spool import names
+from stepstream.spool.segment import SegmentHeader, read_header
+
+FOREIGN_QUIET_S: Final = 3600.0
+"""A segment that another host was still writing to is left alone until it has been quiet for this long."""
+
+Verdict: TypeAlias = Literal["take", "alive", "foreign", "recent"]
+
+
+def find_segments(directory: Path) -> Iterator[Path]:
+    """Segment files of the directory, whatever else lies there."""
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if names.parse(Path(entry.name)) is not None:
+                    yield Path(entry.path)
+    except FileNotFoundError:
+        return
+
+
+def header_of(path: Path) -> SegmentHeader:
+    """The segment's header. Raises SpoolDamaged or OSError."""
+    with path.open("rb") as file:
+        return read_header(file)
+
+
+def verdict(
+    *, state: str, owner: ProcessId, here: ProcessId, quiet_s: float, everything: bool, claimer_dead: bool | None
+) -> Verdict:
+    """Whether a segment may be taken.
+
+    On this host: when its writer, or the process that had claimed it, is dead. From another host: only when
+    `everything` is asked for, and one that may still be written to, or is being delivered, only after a quiet hour.
+    """
+    if state.startswith("claim-"):
+        dead = claimer_dead
+    else:
+        dead = process.is_dead(owner, here)
+    if dead is not None:
+        return "take" if dead else "alive"
+    if not everything:
+        return "foreign"
+    return "take" if state == "seg" or quiet_s >= FOREIGN_QUIET_S else "recent"
+
+
+def judge(path: Path, header: SegmentHeader, *, everything: bool) -> Verdict:
+    """`verdict` for a file as it lies there."""
+    name = names.parse(path)
+    here = process.current()
+    assert name is not None
+    return verdict(
+        state=name.state,
+        owner=header.owner,
+        here=here,
+        quiet_s=time.time() - path.stat().st_mtime,
+        everything=everything,
+        claimer_dead=_claimer_dead(name.state, here),
+    )
+
+
+def claim(path: Path) -> Path | None:
+    """Take the segment: exactly one of several processes gets it. Where it lies now; None when another was faster."""
+    return _rename(path, f"claim-{_token(process.current())}")
+
+
+def release(path: Path) -> None:
+    """Give a claimed segment back, undelivered."""
+    _rename(path, "seg")
+
+
+def lower_segments(directory: Path, run_id: str, writer: int, number: int) -> bool:
+    """Whether the writer has a segment before `number`, in whatever hands."""
+    found = (names.parse(path) for path in find_segments(directory))
+    return any(name and (name.run_id, name.writer) == (run_id, writer) and name.number < number for name in found)
+
+
+def _rename(path: Path, state: str) -> Path | None:
+    name = names.parse(path)
+    assert name is not None
+    target = path.with_name(str(names.SegmentName(name.run_id, name.writer, name.number, state)))
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:
+        return None
+    return target
+
+
+def _token(owner: ProcessId) -> str:
+    safe = "".join(character if character.isalnum() else "_" for character in f"{owner.start}")
+    host = "".join(character if character.isalnum() else "_" for character in owner.host)
+    boot = "".join(character for character in owner.boot_id if character.isalnum())
+    return f"{owner.pid}.{safe}.{boot}.{host}"
+
+
+def _claimer_dead(state: str, here: ProcessId) -> bool | None:
+    """Whether the process that claimed the segment is dead; None when this host cannot tell."""
+    pid, start, boot, host = (state.removeprefix("claim-").split(".") + ["", "", "", ""])[:4]
+    mine = _token(here).split(".")
+    if host != mine[3] or not pid.isdigit():
+        return None
+    if boot != mine[2]:
+        return True
+    return _token(process.of(int(pid))).split(".")[1] != start

@@ -1,0 +1,53 @@
+"""Reads frames back that this process has spooled."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from stepstream.errors import SpoolDamaged
+from stepstream.spool import segment
+from stepstream.spool.names import SegmentName
+from stepstream.spool.writer import Location
+
+MAX_OPEN_FILES: Final = 4
+"""Requests under way reach into a few segments at the most."""
+
+
+class SpoolReader:
+    """Reads entries by location; a file keeps its identity while it is renamed from `.open` to `.seg`."""
+
+    def __init__(self, directory: Path, run_id: str, writer: int) -> None:
+        self._directory, self._run_id, self._writer = directory, run_id, writer
+        self._descriptors: dict[int, int] = {}
+
+    def read(self, place: Location) -> bytes:
+        """The frame at `place`. Raises SpoolDamaged or OSError."""
+        data = os.pread(self._descriptor(place.number), place.length, place.offset)
+        if len(data) != place.length:
+            raise SpoolDamaged(f"segment {place.number} ends before offset {place.offset + place.length}")
+        return segment.decode_entry(data)
+
+    def close(self) -> None:
+        """Close the files."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def _descriptor(self, number: int) -> int:
+        if number not in self._descriptors:
+            while len(self._descriptors) >= MAX_OPEN_FILES:
+                os.close(self._descriptors.pop(next(iter(self._descriptors))))
+            self._descriptors[number] = self._open(number)
+        return self._descriptors[number]
+
+    def _open(self, number: int) -> int:
+        # It may be renamed between the two tries, and only in this direction.
+        for state in ("open", "seg"):
+            try:
+                return os.open(
+                    self._directory / str(SegmentName(self._run_id, self._writer, number, state)),
+                    os.O_RDONLY | os.O_CLOEXEC,
+                )
+            except FileNotFoundError as error:
+                missing = error
+        raise missing

@@ -1,0 +1,73 @@
+"""A TCP proxy on 127.0.0.1 whose faults are switched while it runs."""
+
+import asyncio
+import contextlib
+from types import TracebackType
+
+
+class Proxy:
+    """Passes bytes to `port` unless told to lose answers or to refuse connections."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.StreamWriter] = set()
+        self.lose_answers = 0
+        """How many answers will be dropped, together with their connection, after the server gave them."""
+        self.answers_lost = 0
+        self.refuse = False
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aenter__(self) -> "Proxy":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Close every connection now."""
+        for writer in list(self._links):
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuse:
+            writer.close()
+            return
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        self._links |= {writer, up_writer}
+        await asyncio.gather(self._pass(reader, up_writer), self._answer(up_reader, writer, up_writer))
+        self._links -= {writer, up_writer}
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, up_writer: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(ConnectionError, OSError):
+            while data := await reader.read(65536):
+                if self.lose_answers and data.startswith(b"HTTP/1.1 200"):
+                    self.lose_answers -= 1
+                    self.answers_lost += 1
+                    break
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+        up_writer.close()

@@ -1,0 +1,230 @@
+"""Real processes, really killed: whatever happens, every point is stored exactly once."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import stored
+from tests.e2e.proxy import Proxy
+from tests.e2e.stored import Point
+from tests.e2e.trainer import value
+
+
+def expected(steps: range, keys: int, rank: int | None = None, attempt: int = 0) -> Counter[Point]:
+    return Counter(
+        {
+            Point(f"k{key}", rank, attempt, step, value(rank or 0, attempt, key, step)): 1
+            for step in steps
+            for key in range(keys)
+        }
+    )
+
+
+class Trainer:
+    """One process of tests.e2e.trainer."""
+
+    def __init__(self, url: str, spool: Path, *arguments: str, **environment: str) -> None:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("STEPSTREAM_", "MLFLOW_"))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.e2e.trainer", *arguments],
+            env=inherited | {"STEPSTREAM_TRACKING_URI": url, "STEPSTREAM_SPOOL_DIR": str(spool)} | environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    async def said(self, timeout: float = 90) -> dict[str, Any]:
+        out, _ = await asyncio.to_thread(self.process.communicate, timeout=timeout)
+        assert self.process.returncode == 0
+        said: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return said
+
+
+async def until(predicate, timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        assert time.monotonic() < deadline, "this did not happen in time"
+        await asyncio.sleep(0.05)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+async def test_a_server_killed_mid_load_and_restarted_has_every_point_once(server_factory, tmp_path):
+    server = server_factory()
+    progress = tmp_path / "progress"
+    trainer = Trainer(
+        server.url, tmp_path / "spool", "--steps=2500", "--keys=20", "--rate=500", f"--progress={progress}"
+    )
+    await until(lambda: len(lines(progress)) > 700)
+    await asyncio.to_thread(server.kill)
+    await until(lambda: len(lines(progress)) > 1500)
+    await asyncio.to_thread(server.restart)
+    said = await trainer.said()
+    assert said["delivered"]
+    assert said["dropped"] == 0
+    assert await stored.points(server.database_url, said["run_id"]) == expected(range(2500), 20)
+    assert await stored.count(server.database_url, said["run_id"]) == 50_000
+
+
+async def test_postgresql_killed_and_restarted_has_every_point_once(server_factory, tmp_path):
+    server = server_factory()
+    progress = tmp_path / "progress"
+    trainer = Trainer(
+        server.url, tmp_path / "spool", "--steps=2000", "--keys=10", "--rate=400", f"--progress={progress}"
+    )
+    await until(lambda: len(lines(progress)) > 500)
+    await asyncio.to_thread(server.kill_postgresql)
+    said = await trainer.said()
+    assert said["delivered"]
+    assert await stored.points(server.database_url, said["run_id"]) == expected(range(2000), 10)
+
+
+async def test_a_killed_trainer_leaves_all_but_its_last_half_second_for_sync(server_factory, tmp_path):
+    server = server_factory()
+    spool, progress = tmp_path / "spool", tmp_path / "progress"
+    run_id = "ab" * 16
+    trainer = Trainer(
+        "http://127.0.0.1:9",  # nothing listens there: all of it is in the spool when the trainer dies
+        spool,
+        "--steps=100000",
+        "--keys=10",
+        "--rate=300",
+        f"--progress={progress}",
+        STEPSTREAM_RUN_ID=run_id,
+    )
+    await until(lambda: len(lines(progress)) > 900)
+    trainer.kill()
+    died = time.time()
+    logged = [line.split() for line in lines(progress)]
+    for segment in spool.glob("*.open"):
+        # A kill in the middle of a write leaves half an entry behind.
+        with segment.open("ab") as file:
+            file.write(b"\x40\x00\x00\x00half an entry")
+    sync = [sys.executable, "-m", "stepstream.cli", "sync", str(spool), "--tracking-uri", server.url]
+    done = await asyncio.to_thread(subprocess.run, sync, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    points = await stored.points(server.database_url, run_id)
+    steps = {point.step for point in points}
+    safe = [int(step) for step, when in logged if float(when) < died - 0.5]
+    assert len(safe) > 600
+    assert steps >= set(safe)
+    assert points == expected(range(len(steps)), 10)
+    assert not [path for path in spool.iterdir() if path.is_file()]
+    again = await asyncio.to_thread(subprocess.run, sync, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0
+    assert await stored.points(server.database_url, run_id) == points
+
+
+async def test_the_next_run_on_the_host_delivers_what_a_killed_one_left(server_factory, tmp_path):
+    server = server_factory()
+    spool, progress = tmp_path / "spool", tmp_path / "progress"
+    server.kill()
+    trainer = Trainer(
+        server.url,
+        spool,
+        "--steps=100000",
+        "--rate=300",
+        f"--progress={progress}",
+        STEPSTREAM_RUN_ID="cd" * 16,
+    )
+    await until(lambda: len(lines(progress)) > 600)
+    trainer.kill()
+    await asyncio.to_thread(server.restart)
+    said = await Trainer(server.url, spool, "--steps=600", "--rate=100").said()
+    assert said["delivered"]
+    points = await stored.points(server.database_url, "cd" * 16)
+    assert len({point.step for point in points}) > 300
+    assert points == expected(range(len(points) // 10), 10)
+
+
+async def test_an_answer_lost_after_the_commit_stores_nothing_twice(server_factory, tmp_path):
+    server = server_factory()
+    async with Proxy(server.port) as proxy:
+        proxy.lose_answers = 5
+        said = await Trainer(proxy.url, tmp_path / "spool", "--steps=1500", "--rate=500").said()
+        assert proxy.answers_lost == 5
+    assert said["delivered"]
+    assert await stored.points(server.database_url, said["run_id"]) == expected(range(1500), 10)
+
+
+async def test_eight_ranks_at_once_log_into_one_run(server_factory, tmp_path):
+    server = server_factory()
+    ranks = [
+        Trainer(
+            server.url,
+            tmp_path / "spool",
+            "--steps=300",
+            "--rate=150",
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE="8",
+            LOCAL_WORLD_SIZE="8",
+        )
+        for rank in range(8)
+    ]
+    said = [await trainer.said() for trainer in ranks]
+    assert len({one["run_id"] for one in said}) == 1
+    assert len({one["writer"] for one in said}) == 8
+    points = await stored.points(server.database_url, said[0]["run_id"])
+    assert points == sum((expected(range(300), 10, rank) for rank in range(8)), Counter())
+
+
+async def test_a_clock_an_hour_off_changes_nothing_but_the_times(server_factory, tmp_path):
+    faketime = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+    if not os.path.exists(faketime):
+        pytest.skip("libfaketime is not installed, so a wrong clock cannot be had")
+    server = server_factory()
+    said = await Trainer(
+        server.url,
+        tmp_path / "spool",
+        "--steps=200",
+        LD_PRELOAD=faketime,
+        FAKETIME="-1h",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+    ).said()
+    assert await stored.points(server.database_url, said["run_id"]) == expected(range(200), 10)
+    rows = await stored.fetch(
+        server.database_url, "SELECT status FROM runs WHERE run_id = $1::text::uuid", said["run_id"]
+    )
+    assert [row["status"] for row in rows] == ["FINISHED"]
+
+
+async def test_two_jobs_at_once_on_one_host_are_two_runs(server_factory, tmp_path):
+    """Each job is a launcher of its own; what tells them apart is the launcher's process."""
+    server = server_factory()
+    launcher = (
+        "import os, subprocess, sys\n"
+        "env = lambda r: os.environ | {'RANK': r, 'LOCAL_RANK': r, 'WORLD_SIZE': '2', 'LOCAL_WORLD_SIZE': '2'}\n"
+        "run = [sys.executable, '-m', 'tests.e2e.trainer', '--steps=100']\n"
+        "ranks = [subprocess.Popen(run, env=env(r)) for r in '01']\n"
+        "sys.exit(max(rank.wait() for rank in ranks))\n"
+    )
+    environment = os.environ | {
+        "STEPSTREAM_TRACKING_URI": server.url,
+        "STEPSTREAM_SPOOL_DIR": str(tmp_path / "spool"),
+    }
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", launcher], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outs = [(await asyncio.to_thread(job.communicate, timeout=60))[0] for job in jobs]
+    runs = [{json.loads(line)["run_id"] for line in out.splitlines()} for out in outs]
+    assert [len(ids) for ids in runs] == [1, 1]
+    assert runs[0] != runs[1]
+    for ids in runs:
+        points = await stored.points(server.database_url, ids.pop())
+        assert points == expected(range(100), 10, 0) + expected(range(100), 10, 1)

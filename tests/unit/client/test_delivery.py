@@ -1,0 +1,108 @@
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepstream.backoff import Backoff
+from stepstream.delivery import AHEAD_WAIT_S, MAX_IN_FLIGHT, MAX_REQUEST_BYTES, MAX_REQUEST_FRAMES, Delivery, Pending
+
+
+def pending(seq: int, size: int = 10) -> Pending:
+    return Pending(seq=seq, points=1, size=size, place=b"")
+
+
+def delivery() -> Delivery:
+    return Delivery(Backoff(lambda low, high: high))
+
+
+def test_frames_travel_together_in_order():
+    subject = delivery()
+    for seq in range(1, 6):
+        subject.add(pending(seq))
+    assert [frame.seq for frame in subject.due(0.0).frames] == [1, 2, 3, 4, 5]
+    assert subject.due(0.0) is None
+
+
+def test_a_request_is_bounded_in_frames_and_bytes():
+    subject = delivery()
+    for seq in range(1, MAX_REQUEST_FRAMES + 2):
+        subject.add(pending(seq))
+    assert len(subject.due(0.0).frames) == MAX_REQUEST_FRAMES
+    subject = delivery()
+    for seq in range(1, 4):
+        subject.add(pending(seq, size=MAX_REQUEST_BYTES // 2 + 1))
+    assert len(subject.due(0.0).frames) == 1
+
+
+def test_few_requests_are_in_flight():
+    subject = delivery()
+    for seq in range(1, 100):
+        subject.add(pending(seq, size=MAX_REQUEST_BYTES))
+    assert sum(subject.due(0.0) is not None for _ in range(10)) == MAX_IN_FLIGHT
+
+
+def test_one_request_probes_a_server_that_is_away():
+    subject = delivery()
+    for seq in range(1, 10):
+        subject.add(pending(seq, size=MAX_REQUEST_BYTES))
+    wait = subject.failed(subject.due(0.0), now=0.0)
+    assert subject.due(wait / 2) is None
+    assert subject.wait_s(wait / 2) == wait / 2
+    assert subject.due(wait).frames[0].seq == 1
+    assert subject.due(wait) is None
+
+
+def test_somebody_who_waits_for_the_end_cuts_the_pause_short():
+    subject = delivery()
+    subject.add(pending(1))
+    subject.failed(subject.due(0.0), now=0.0, retry_after_s=100.0)
+    subject.hurry()
+    assert subject.due(0.0).frames[0].seq == 1
+
+
+def test_a_frame_too_far_ahead_is_sent_again_after_lower_ones():
+    subject = delivery()
+    subject.add(pending(1))
+    subject.add(pending(9))
+    settled = subject.answered(subject.due(0.0), ahead=[1], now=0.0)
+    assert [frame.seq for frame in settled] == [1]
+    assert subject.due(0.0) is None
+    assert [frame.seq for frame in subject.due(AHEAD_WAIT_S).frames] == [9]
+
+
+def test_a_body_too_large_is_halved_until_one_frame_is_left():
+    subject = delivery()
+    for seq in range(1, 5):
+        subject.add(pending(seq, size=100))
+    assert subject.too_large(subject.due(0.0)) is None
+    request = subject.due(0.0)
+    assert [frame.seq for frame in request.frames] == [1, 2]
+    assert subject.too_large(request) is None
+    request = subject.due(0.0)
+    assert subject.too_large(request).seq == 1
+
+
+@given(st.integers(0, 2**32), st.integers(1, 200))
+def test_every_frame_is_settled_exactly_once_whatever_fails(seed, count):
+    luck = random.Random(seed)
+    subject = Delivery(Backoff(luck.uniform))
+    for seq in range(1, count + 1):
+        subject.add(pending(seq, size=luck.randrange(1, MAX_REQUEST_BYTES)))
+    settled: list[int] = []
+    now, flying = 0.0, []
+    while not subject.is_idle:
+        while (request := subject.due(now)) is not None:
+            flying.append(request)
+        if not flying:
+            now += subject.wait_s(now) or 1.0
+            continue
+        request = flying.pop(luck.randrange(len(flying)))
+        match luck.randrange(4):
+            case 0:
+                subject.failed(request, now)
+            case 1:
+                ahead = [i for i in range(len(request.frames)) if luck.random() < 0.5]
+                settled += [frame.seq for frame in subject.answered(request, ahead, now)]
+            case _:
+                settled += [frame.seq for frame in subject.answered(request, [], now)]
+    assert sorted(settled) == list(range(1, count + 1))

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+from stepstream.errors import ConfigurationError
+
+from stepstream.settings import DEFAULT_TRACKING_URI, load
+
+
+def test_without_anything_said_the_defaults_hold():
+    settings = load({})
+    assert settings.tracking_uri == DEFAULT_TRACKING_URI
+    assert settings.experiment == "Default"
+    assert settings.spool_interval_s == 0.5
+
+
+def test_arguments_come_before_our_names_and_those_before_mlflows():
+    environ = {
+        "STEPSTREAM_TRACKING_URI": "http://ours:1",
+        "MLFLOW_TRACKING_URI": "http://theirs:2",
+        "MLFLOW_EXPERIMENT_NAME": "theirs",
+    }
+    assert load(environ, tracking_uri="https://given/").tracking_uri == "https://given"
+    assert load(environ).tracking_uri == "http://ours:1"
+    assert load({"MLFLOW_TRACKING_URI": "http://theirs:2"}).tracking_uri == "http://theirs:2"
+    assert load(environ).experiment == "theirs"
+    assert load(environ | {"STEPSTREAM_EXPERIMENT_NAME": "ours"}).experiment == "ours"
+
+
+@pytest.mark.parametrize("spelling", ["every call", "Every-Call", "every_call"])
+def test_every_call_is_a_value_of_the_interval(spelling):
+    assert load({"STEPSTREAM_SPOOL_INTERVAL": spelling}).spool_interval_s == 0
+
+
+def test_all_problems_are_reported_together():
+    environ = {
+        "STEPSTREAM_TRACKING_URI": "sqlite:///mlflow.db",
+        "STEPSTREAM_BUFFER_BYTES": "many",
+        "STEPSTREAM_SPOOL_INTERVAL": "-1",
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ)
+    assert all(name in str(caught.value) for name in environ)
+
+
+def test_the_spool_lies_below_the_users_state_directory():
+    assert load({"XDG_STATE_HOME": "/state"}).spool_dir == Path("/state/stepstream/spool")
+    assert load({"STEPSTREAM_SPOOL_DIR": "/fast"}).spool_dir == Path("/fast")
