@@ -1,7 +1,13 @@
 """The documentation says what the code does: settings, routes, limits, codes of errors, and the bytes of a frame."""
 
 import ast
+import json
+import os
 import re
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 from typing import Final, get_args
 
@@ -9,6 +15,8 @@ import msgpack
 import pytest
 import zstandard
 
+from stepstream.process import ProcessId
+from stepstream.spool.segment import SegmentHeader, encode_entry, encode_header
 from stepstream_schema import errors, limits, paths, records
 
 ROOT: Final = Path(__file__).parents[2]
@@ -102,3 +110,33 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
     made = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z]+)`", pages())) <= made
     assert {"install", "demo", "test", "lint", "format", "types", "bench", "clean"} <= made
+
+
+def test_a_spool_segment_is_laid_out_as_documented() -> None:
+    owner = ProcessId(**dict.fromkeys(ProcessId.__dataclass_fields__, 1))  # type: ignore[arg-type]
+    header = SegmentHeader(
+        run_id="ab" * 16, writer=7, number=1, owner=owner, tracking_uri="u", experiment="e", created_ms=5
+    )
+    data = encode_header(header) + encode_entry(b"frame")
+    assert data[:8] == b"SSSPOOL1"
+    length, checksum = struct.unpack_from("<II", data, 8)
+    first = data[16 : 16 + length]
+    assert zlib.crc32(first) == checksum
+    text = WIRE_FORMAT.read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in json.loads(first))
+    assert data[16 + length :] == struct.pack("<II", 5, zlib.crc32(b"frame")) + b"frame"
+
+
+def test_the_script_of_the_readme_runs_while_no_server_is_there(tmp_path: Path) -> None:
+    script = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STEPSTREAM_", "MLFLOW_"))}
+    environment |= {
+        "STEPSTREAM_TRACKING_URI": "http://127.0.0.1:9",
+        "STEPSTREAM_SPOOL_DIR": str(tmp_path),
+        "STEPSTREAM_SPOOL_MIN_FREE_BYTES": "0",
+        "STEPSTREAM_FINISH_TIMEOUT": "0.2",
+    }
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "stepstream sync" in done.stderr
+    assert len(list(tmp_path.glob("*.seg"))) == 1
