@@ -90,11 +90,8 @@ class Framer:
             yield from self._seal_rows(self._representable(rows))
         except FrameError:
             # Too wide or too long for one frame: halves, down to half the keys of one row.
-            if len(rows) > 1:
-                halves = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
-            else:
-                halves = _halve_row(rows[0])
-            for half in halves:
+            middle = len(rows) // 2
+            for half in [rows[:middle], rows[middle:]] if middle else _halve_row(rows[0]):
                 yield from self._seal_rows(half)
 
     def _frame(self, body: list[Record]) -> Sealed:

@@ -1,5 +1,6 @@
 """A small network that really learns: two interleaved spirals, three layers, plain NumPy."""
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,7 +34,7 @@ class Network:
     steps: int = 0
 
     def __post_init__(self) -> None:
-        for fan_in, fan_out in zip(WIDTHS, WIDTHS[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(WIDTHS):
             self.weights.append(self.rng.normal(0, np.sqrt(1 / fan_in), size=(fan_in, fan_out)))
             self.biases.append(np.zeros(fan_out))
         self.moments = [(np.zeros_like(p), np.zeros_like(p)) for p in (*self.weights, *self.biases)]

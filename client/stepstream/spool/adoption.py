@@ -42,10 +42,7 @@ def verdict(
     On this host: when its writer, or the process that had claimed it, is dead. From another host: only when
     `everything` is asked for, and one that may still be written to, or is being delivered, only after a quiet hour.
     """
-    if state.startswith("claim-"):
-        dead = claimer_dead
-    else:
-        dead = process.is_dead(owner, here)
+    dead = claimer_dead if state.startswith("claim-") else process.is_dead(owner, here)
     if dead is not None:
         return "take" if dead else "alive"
     if not everything:
@@ -104,7 +101,7 @@ def _token(owner: ProcessId) -> str:
 
 def _claimer_dead(state: str, here: ProcessId) -> bool | None:
     """Whether the process that claimed the segment is dead; None when this host cannot tell."""
-    pid, start, boot, host = (state.removeprefix("claim-").split(".") + ["", "", "", ""])[:4]
+    pid, start, boot, host = [*state.removeprefix("claim-").split("."), "", "", "", ""][:4]
     mine = _token(here).split(".")
     if host != mine[3] or not pid.isdigit():
         return None
