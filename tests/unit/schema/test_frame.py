@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepstream_schema import limits, metrics, records
+from stepstream_schema import columns, limits, records
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.errors import FrameError
 from stepstream_schema.frame import Frame, decode, decode_head, encode, matrix_from_rows
@@ -195,7 +195,7 @@ def text_columns(body: bytes = b"", **changed: Any) -> list[Any]:
 
 
 def records_body(words: int) -> bytes:
-    return metrics.columns.deflate([b"\0" * 8 * words])
+    return columns.deflate([bytes(8 * words)])
 
 
 def test_the_matrix_that_the_next_tests_damage_is_whole() -> None:
