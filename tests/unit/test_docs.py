@@ -57,6 +57,19 @@ def block(marker: str) -> bytes:
     return bytes.fromhex("".join(re.split(r"\s{2,}", line)[0] for line in lines))
 
 
+def error_codes() -> set[str]:
+    """Every code that an answer of the server can carry."""
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "ingest").rglob("*.py"))
+    raised = re.findall(r'ApiError\(\s*\d{3},\s*"([A-Z_]+)"', sources)
+    translated = re.findall(r'\b\d{3}: "([A-Z_]+)"', sources)
+    return {*raised, *translated, "INTERNAL_ERROR", "HTTP_ERROR"}
+
+
+@pytest.mark.parametrize("code", sorted(error_codes()))
+def test_every_error_code_is_in_the_readme(code: str) -> None:
+    assert f"`{code}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", sorted(settings_in_sources()))
 def test_every_setting_is_in_the_readme(name: str) -> None:
     assert name in (ROOT / "README.md").read_text(encoding="utf-8")
@@ -140,3 +153,9 @@ def test_the_script_of_the_readme_runs_while_no_server_is_there(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert "stepstream sync" in done.stderr
     assert len(list(tmp_path.glob("*.seg"))) == 1
+
+
+def test_every_module_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    have = {path.name for root in ("client", "ingest", "schema") for path in (ROOT / root).rglob("*.py")}
+    assert set(re.findall(r"`([a-z_]+\.py)`", text)) <= have
