@@ -1,0 +1,1 @@
+"""The StepStream server: frames in, PostgreSQL behind, history out."""

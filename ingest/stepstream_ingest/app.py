@@ -1,0 +1,139 @@
+"""The aiohttp application of one worker."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from stepstream_ingest import auth, telemetry
+from stepstream_ingest.database import Database
+from stepstream_ingest.errors import ApiError, DatabaseAway
+from stepstream_ingest.read.history import History
+from stepstream_ingest.read.routes import ReadRoutes
+from stepstream_ingest.tracking.routes import TrackingRoutes
+from stepstream_ingest.tracking.store import TrackingStore
+from stepstream_ingest.worker_config import WorkerConfig
+from stepstream_ingest.write.admission import Admission
+from stepstream_ingest.write.commit import Committer
+from stepstream_ingest.write.queue import CommitQueue
+from stepstream_ingest.write.routes import FrameRoutes
+from stepstream_schema import limits, paths
+
+LOGGER: Final = logging.getLogger(__name__)
+VERSION: Final = "0.1.0"
+RETRY_AWAY_S: Final = 2
+REAPER_SHARE: Final = 6
+"""Silent runs are looked for this many times within the time after which they are given up."""
+
+
+class Drain:
+    """Set once the worker is told to end: what is admitted is finished, what is new is sent elsewhere."""
+
+    is_on = False
+
+
+def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
+    """The application, and the switch that drains it."""
+    database = Database(config.dsn)
+    drain = Drain()
+    queue = CommitQueue(Committer(database))
+    tracking = TrackingStore(database)
+    app = web.Application(
+        middlewares=[_errors, _draining(drain), auth.middleware(config.token)],
+        client_max_size=limits.MAX_REQUEST_BYTES,
+    )
+    admission = Admission(max_bytes=config.queue_bytes, max_requests=config.queue_requests)
+    FrameRoutes(queue, admission).add_to(app)
+    ReadRoutes(History(database)).add_to(app)
+    TrackingRoutes(tracking).add_to(app)
+    _add_operations(app, tracking, drain)
+
+    async def run(_: web.Application) -> AsyncIterator[None]:
+        queue.start()
+        reaper = asyncio.create_task(_reap(tracking, config.heartbeat_timeout_s))
+        yield
+        reaper.cancel()
+        await queue.stop()
+        await database.close()
+
+    app.cleanup_ctx.append(run)
+    return app, drain
+
+
+def _add_operations(app: web.Application, tracking: TrackingStore, drain: Drain) -> None:
+    async def health(_: web.Request) -> web.Response:
+        if drain.is_on:
+            return web.json_response({"status": "draining"}, status=503)
+        try:
+            await tracking.ping()
+        except DatabaseAway as error:
+            return web.json_response({"status": "database away", "message": str(error)}, status=503)
+        return web.json_response({"status": "ok"})
+
+    async def version(_: web.Request) -> web.Response:
+        return web.json_response({"version": VERSION, "frame_version": limits.FRAME_VERSION})
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    app.router.add_get(paths.HEALTH, health)
+    app.router.add_get(paths.VERSION, version)
+    app.router.add_get(paths.METRICS, metrics)
+
+
+async def _reap(tracking: TrackingStore, timeout_s: float) -> None:
+    # Every worker does this: it is one idempotent statement, and no worker is special.
+    while True:
+        await asyncio.sleep(timeout_s / REAPER_SHARE)
+        try:
+            lost = await tracking.fail_silent_runs(timeout_s)
+        except DatabaseAway as error:
+            LOGGER.warning("silent runs were not looked for: %s", error)
+            continue
+        if lost:
+            telemetry.RUNS_LOST.inc(lost)
+            LOGGER.warning("%d runs fell silent and are marked failed; their next frame revives them", lost)
+
+
+def _draining(drain: Drain) -> Any:
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if drain.is_on and request.path == paths.FRAMES:
+            raise ApiError(503, "DRAINING", "this server is stopping; nothing of this request is stored", 1)
+        return await handler(request)
+
+    return check
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal in one form; a defect is logged and says so."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return _refusal(error)
+    except DatabaseAway as error:
+        return _refusal(ApiError(503, "DATABASE_AWAY", str(error), RETRY_AWAY_S))
+    except web.HTTPRequestEntityTooLarge as error:
+        return _refusal(ApiError(413, "TOO_LARGE", str(error.text)))
+    except web.HTTPException as error:
+        codes = {404: "ENDPOINT_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+        message = f"{request.method} {request.path}: {error.reason}"
+        return _refusal(ApiError(error.status, codes.get(error.status, "HTTP_ERROR"), message))
+    except (asyncio.CancelledError, ConnectionError):
+        raise
+    except Exception:
+        LOGGER.exception("%s %s failed", request.method, request.path)
+        return _refusal(ApiError(500, "INTERNAL_ERROR", "a defect of the server; its log has the details"))
+
+
+def _refusal(error: ApiError) -> web.Response:
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="stepstream", Bearer'
+    body = orjson.dumps({"error_code": error.code, "message": error.message})
+    return web.Response(status=error.status, body=body, content_type="application/json", headers=headers)

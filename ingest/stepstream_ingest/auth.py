@@ -1,0 +1,47 @@
+"""Who may speak to the server: one shared token, as Bearer, or as Basic's password as MLflow's client sends it."""
+
+import base64
+import binascii
+import hmac
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from stepstream_ingest.errors import ApiError
+from stepstream_schema import paths
+
+OPEN_PATHS = frozenset({paths.HEALTH, paths.VERSION})
+"""What a load balancer asks before it knows anybody."""
+
+
+def authorised(header: str, token: str) -> bool:
+    """Whether an Authorization header carries the token; compared in constant time."""
+    kind, _, credentials = header.partition(" ")
+    match kind.lower():
+        case "bearer":
+            offered = credentials.strip()
+        case "basic":
+            try:
+                offered = base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+            except (binascii.Error, UnicodeDecodeError):
+                return False
+        case _:
+            return False
+    return hmac.compare_digest(offered.encode(), token.encode())
+
+
+def middleware(token: str | None) -> Middleware:
+    """Refuses requests without the token; lets everything through when there is none."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if token and request.path not in OPEN_PATHS:
+            header = request.headers.get("Authorization", "")
+            if not authorised(header, token):
+                what = "a wrong token" if header else "no token"
+                raise ApiError(
+                    401, "UNAUTHENTICATED", f"this server needs a token and got {what}; set STEPSTREAM_TOKEN"
+                )
+        return await handler(request)
+
+    return check

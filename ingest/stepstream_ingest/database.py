@@ -1,0 +1,87 @@
+"""The border to asyncpg: connections, and its errors in our words."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+
+from stepstream_ingest.errors import DatabaseAway
+
+Connection: TypeAlias = Any
+"""asyncpg's connection, inside or outside a pool; asyncpg carries no types."""
+
+ACQUIRE_TIMEOUT_S: Final = 10.0
+COMMAND_TIMEOUT_S: Final = 60.0
+
+_AWAY: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    OSError,
+    TimeoutError,
+    asyncio.TimeoutError,
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise DatabaseAway for what another try may mend; let defects through."""
+    try:
+        yield
+    except _AWAY as error:
+        raise DatabaseAway(f"PostgreSQL is away: {type(error).__name__}: {error}") from error
+
+
+class Database:
+    """A pool of connections that outlives PostgreSQL's restarts."""
+
+    def __init__(self, dsn: str, *, max_connections: int = 6) -> None:
+        self._dsn = dsn
+        self._max_connections = max_connections
+        self._pool: Any = None
+        self._opening = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for a short while. Raises DatabaseAway."""
+        with translated():
+            pool = await self._opened()
+            connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+        try:
+            with translated():
+                yield connection
+        finally:
+            with translated():
+                await pool.release(connection)
+
+    async def fetch(self, sql: str, *arguments: Any) -> Sequence[Any]:
+        """All rows of one query. Raises DatabaseAway."""
+        async with self.connection() as connection:
+            rows: Sequence[Any] = await connection.fetch(sql, *arguments)
+            return rows
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._pool is not None:
+            self._pool.terminate()
+
+    async def _opened(self) -> Any:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=1,
+                    max_size=self._max_connections,
+                    command_timeout=COMMAND_TIMEOUT_S,
+                    # A pooler in transaction mode, such as pgbouncer, loses prepared statements between transactions;
+                    # asyncpg's own cache is what makes a group commit cheap, so such a DSN must say so itself.
+                    server_settings={"application_name": "stepstream", "jit": "off"},
+                )
+        return self._pool

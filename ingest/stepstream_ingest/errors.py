@@ -1,0 +1,35 @@
+"""What the server raises, sorted by who must act.
+
+IngestError
+    DatabaseAway        try again later; nothing is lost, nothing of this request is stored
+    DatabaseTooNew      the operator: a newer StepStream has used this database
+    ServerSetupError    the operator: the server cannot start as it was told to
+ApiError                the sender of a request: becomes its answer
+"""
+
+
+class IngestError(Exception):
+    """Everything that goes wrong in the server for a known reason."""
+
+
+class DatabaseAway(IngestError):
+    """PostgreSQL cannot be reached, or ended in the middle; sending again is safe."""
+
+
+class DatabaseTooNew(IngestError):
+    """The database has migrations that this server does not know."""
+
+
+class ServerSetupError(IngestError):
+    """The server cannot start; the message says what to do."""
+
+
+class ApiError(Exception):
+    """A request that cannot be served; `status` and `code` go out with the message."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s

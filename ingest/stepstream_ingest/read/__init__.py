@@ -1,0 +1,1 @@
+"""From stored frames to the history of one series, full or thinned."""

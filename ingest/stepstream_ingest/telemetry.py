@@ -1,0 +1,48 @@
+"""What /metrics shows. With several workers the counts of all are added (prometheus_client's multiprocess mode)."""
+
+import os
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+REGISTRY: Final = CollectorRegistry()
+
+POINTS: Final = Counter("stepstream_points_stored", "Metric points committed", registry=REGISTRY)
+FRAMES: Final = Counter("stepstream_frames", "Frames answered, by outcome", ["outcome"], registry=REGISTRY)
+REFUSED: Final = Counter("stepstream_frames_refused", "Frames refused, by reason", ["reason"], registry=REGISTRY)
+BYTES: Final = Counter("stepstream_frame_bytes_stored", "Bytes of committed frames", registry=REGISTRY)
+REQUESTS_TURNED_AWAY: Final = Counter(
+    "stepstream_requests_turned_away", "Requests not admitted, by reason", ["reason"], registry=REGISTRY
+)
+QUEUE_BYTES: Final = Gauge(
+    "stepstream_queue_bytes", "Bytes admitted and not yet committed", multiprocess_mode="livesum", registry=REGISTRY
+)
+QUEUE_REQUESTS: Final = Gauge(
+    "stepstream_queue_requests",
+    "Requests admitted and not yet committed",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+COMMIT_SECONDS: Final = Histogram(
+    "stepstream_commit_seconds",
+    "Time of one group commit",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+    registry=REGISTRY,
+)
+GROUP_FRAMES: Final = Histogram(
+    "stepstream_group_frames",
+    "Frames in one group commit",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+    registry=REGISTRY,
+)
+RUNS_LOST: Final = Counter("stepstream_runs_lost", "Runs marked failed because they fell silent", registry=REGISTRY)
+
+
+def exposition() -> bytes:
+    """Prometheus text, of every worker."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -1,0 +1,57 @@
+"""One worker process: `python -m stepstream_ingest.worker --fd N`, started by the supervisor."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Final
+
+import uvloop
+from aiohttp import web
+
+from stepstream_ingest.app import create_app
+from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
+
+LOGGER: Final = logging.getLogger(__name__)
+BACKLOG: Final = 1024
+"""512 clients that come back together after an outage wait here, not in an error."""
+
+
+async def serve(config: WorkerConfig, listener: socket.socket) -> None:
+    """Until SIGTERM or SIGINT; then what is admitted is committed and answered, within `drain_s`."""
+    app, drain = create_app(config)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=config.drain_s, keepalive_timeout=75.0)
+    await runner.setup()
+    site = web.SockSite(runner, listener, backlog=BACKLOG)
+    await site.start()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    LOGGER.info("worker %d is ready", config.worker)
+    await stop.wait()
+    drain.is_on = True
+    await runner.cleanup()
+    LOGGER.info("worker %d has drained", config.worker)
+
+
+def main() -> int:
+    """Run one worker."""
+    parser = argparse.ArgumentParser(prog="stepstream_ingest.worker")
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket, inherited")
+    arguments = parser.parse_args()
+    config = WorkerConfig.from_json(os.environ.pop(ENVIRONMENT_VARIABLE))
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s worker {config.worker} %(levelname)s %(message)s", stream=sys.stderr
+    )
+    listener = socket.socket(fileno=arguments.fd)
+    listener.setblocking(False)
+    uvloop.run(serve(config, listener))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""What a worker process is told by its supervisor."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Final
+
+ENVIRONMENT_VARIABLE: Final = "STEPSTREAM_WORKER_CONFIG"
+"""Not an argument: command lines are public to everybody on the machine, and this holds the token and the DSN."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """One worker."""
+
+    dsn: str
+    token: str | None = None
+    heartbeat_timeout_s: float = 60.0
+    drain_s: float = 10.0
+    queue_bytes: int = 64 * 2**20
+    """Admitted and not committed: with decoding and copying it keeps a worker below 300 MB."""
+    queue_requests: int = 512
+    worker: int = 0
+    """Which of the workers it is, for logs."""
+
+    def to_json(self) -> str:
+        """For the environment of the worker."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "WorkerConfig":
+        """The value behind `to_json`."""
+        return cls(**json.loads(text))

@@ -1,0 +1,111 @@
+"""POST /v1/frames."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from stepstream_ingest import telemetry
+from stepstream_ingest.errors import ApiError, DatabaseAway
+from stepstream_ingest.write.admission import Admission
+from stepstream_ingest.write.candidate import Candidate, Refusal, validate
+from stepstream_ingest.write.queue import CommitQueue, Committed
+from stepstream_schema import batch, limits, paths
+from stepstream_schema.errors import FrameError
+
+RETRY_FULL_S: Final = 1
+RETRY_AWAY_S: Final = 2
+
+
+class FrameRoutes:
+    """Admits, validates, submits and answers."""
+
+    def __init__(self, queue: CommitQueue, admission: Admission) -> None:
+        self._queue = queue
+        self._admission = admission
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the route."""
+        app.router.add_post(paths.FRAMES, self.post)
+
+    async def post(self, request: web.Request) -> web.Response:
+        """Store frames; the answer names the fate of each."""
+        size = request.content_length
+        if size is None or size > limits.MAX_REQUEST_BYTES:
+            stated = "states no length" if size is None else f"has {size} bytes"
+            raise ApiError(413, "TOO_LARGE", f"a request {stated} and may have {limits.MAX_REQUEST_BYTES}; send less")
+        if not self._admission.try_admit(size):
+            telemetry.REQUESTS_TURNED_AWAY.labels("queue full").inc()
+            raise ApiError(429, "QUEUE_FULL", "commits are behind; nothing of this request is stored", RETRY_FULL_S)
+        self._measure()
+        try:
+            return await self._admitted(await request.read())
+        finally:
+            self._admission.release(size)
+            self._measure()
+
+    async def _admitted(self, body: bytes) -> web.Response:
+        try:
+            frames = batch.unpack(body)
+        except FrameError as error:
+            status = 413 if error.code == "too_large" else 400
+            raise ApiError(status, error.code.upper(), error.message) from error
+        del body
+        received_at_us = time.time_ns() // 1000
+        candidates: list[Candidate] = []
+        places: list[int] = []
+        refusals: list[Refusal] = []
+        for index, data in enumerate(frames):
+            candidate, refusal = validate(index, data, received_at_us)
+            if refusal is not None:
+                refusals.append(refusal)
+            if candidate is not None:
+                candidates.append(candidate)
+                places.append(index)
+        frames.clear()
+        try:
+            committed = await self._queue.submit(candidates) if candidates else Committed((), (), ())
+        except DatabaseAway as error:
+            telemetry.REQUESTS_TURNED_AWAY.labels("database away").inc()
+            raise ApiError(503, "DATABASE_AWAY", f"{error}; nothing is lost, send again", RETRY_AWAY_S) from error
+        return _answer(candidates, places, refusals, committed)
+
+    def _measure(self) -> None:
+        telemetry.QUEUE_BYTES.set(self._admission.bytes)
+        telemetry.QUEUE_REQUESTS.set(self._admission.requests)
+
+
+def _answer(
+    candidates: Sequence[Candidate], places: Sequence[int], refusals: Sequence[Refusal], committed: Committed
+) -> web.Response:
+    refused = {refusal.index for refusal in refusals}
+    fates = list(zip(places, candidates, committed.verdicts, committed.marks, strict=True))
+    ahead = [{"index": index, "mark": mark} for index, _, verdict, mark in fates if verdict == "ahead"]
+    stored = [one for index, one, verdict, _ in fates if verdict == "new" and index not in refused]
+    duplicates = sum(verdict == "duplicate" and index not in refused for index, _, verdict, _ in fates)
+    _count(stored, duplicates, refusals, len(ahead))
+    said: dict[str, Any] = {
+        "stored": len(stored),
+        "duplicates": duplicates,
+        "refused": [asdict(refusal) for refusal in refusals],
+        "ahead": [one for one in ahead if one["index"] not in refused],
+        "param_conflicts": [
+            {"run_id": one.run_id, "key": one.key, "stored": one.stored, "refused": one.refused}
+            for one in committed.conflicts
+        ],
+    }
+    return web.Response(body=orjson.dumps(said), content_type="application/json")
+
+
+def _count(stored: Sequence[Candidate], duplicates: int, refusals: Sequence[Refusal], ahead: int) -> None:
+    telemetry.POINTS.inc(sum(one.points for one in stored))
+    telemetry.BYTES.inc(sum(one.size for one in stored))
+    telemetry.FRAMES.labels("stored").inc(len(stored))
+    telemetry.FRAMES.labels("duplicate").inc(duplicates)
+    telemetry.FRAMES.labels("ahead").inc(ahead)
+    for refusal in refusals:
+        telemetry.FRAMES.labels("refused").inc()
+        telemetry.REFUSED.labels(refusal.code).inc()
