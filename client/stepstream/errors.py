@@ -26,3 +26,8 @@ class BadValue(StepStreamError, TypeError):
 
 class SpoolDamaged(StepStreamError):
     """Bytes in the spool are not what was written there; frames before them are safe."""
+
+    def __init__(self, message: str, *, unreadable_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.unreadable_bytes = unreadable_bytes
+        """From the first damaged byte to the end of the segment, where a whole segment was read."""

@@ -41,11 +41,13 @@ def of(pid: int) -> ProcessId:
 
 
 def is_dead(other: ProcessId, here: ProcessId) -> bool | None:
-    """Whether `other` has ended, as `here`'s host can tell; None when it was on another host."""
+    """Whether `other` has ended, as `here`'s host can tell; None when it cannot: another host, or a start not known."""
     if other.host != here.host:
         return None
     if other.boot_id != here.boot_id:
         return True
+    if not other.start:
+        return None
     return start_of(other.pid) != other.start
 
 
@@ -53,11 +55,16 @@ def start_of(pid: int) -> str:
     """When `pid` started, in the system's own units; empty when there is no such process."""
     if sys.platform.startswith("linux"):
         try:
-            return parse_stat_start(Path(f"/proc/{pid}/stat").read_text())
-        except (OSError, IndexError):
+            # Not as UTF-8: a command's name is cut to 15 bytes, wherever that falls.
+            return parse_stat_start(Path(f"/proc/{pid}/stat").read_text(encoding="latin-1"))
+        except (OSError, IndexError, ValueError):
             return ""
-    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    return start_from_ps(pid)
+
+
+def start_from_ps(pid: int) -> str:
+    """When `pid` started, as `ps` tells it; empty when there is no such process, or no `ps`."""
+    return _said_by("ps", "-o", "lstart=", "-p", str(pid))
 
 
 def parse_stat_start(stat: str) -> str:
@@ -75,5 +82,14 @@ def boot_id() -> str:
             return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         except OSError:
             return ""
-    done = subprocess.run(["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    # Not kern.boottime, which moves when the clock is set.
+    return _said_by("sysctl", "-n", "kern.bootsessionuuid")
+
+
+def _said_by(*command: str) -> str:
+    # The same words in whatever language and time zone the process runs: they are compared.
+    environ = os.environ | {"LC_ALL": "C", "TZ": "UTC"}
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environ).stdout.strip()
+    except OSError:
+        return ""

@@ -1,6 +1,7 @@
 """Segments whose writer is gone: which they are, and how exactly one process takes each."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from stepstream.spool.segment import SegmentHeader, read_header
 
 FOREIGN_QUIET_S: Final = 3600.0
 """A segment that another host was still writing to is left alone until it has been quiet for this long."""
+
+NOT_IN_NAMES: Final = re.compile(r"[^0-9A-Za-z]")
+"""What a part of a claim's token may not hold, since it is part of a file's name."""
 
 Verdict: TypeAlias = Literal["take", "alive", "foreign", "recent"]
 
@@ -93,10 +97,7 @@ def _rename(path: Path, state: str) -> Path | None:
 
 
 def _token(owner: ProcessId) -> str:
-    safe = "".join(character if character.isalnum() else "_" for character in f"{owner.start}")
-    host = "".join(character if character.isalnum() else "_" for character in owner.host)
-    boot = "".join(character for character in owner.boot_id if character.isalnum())
-    return f"{owner.pid}.{safe}.{boot}.{host}"
+    return ".".join(NOT_IN_NAMES.sub("_", part) for part in (str(owner.pid), owner.start, owner.boot_id, owner.host))
 
 
 def _claimer_dead(state: str, here: ProcessId) -> bool | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-PATTERN: Final = re.compile(r"([0-9a-f]{32})-([0-9a-f]{16})-(\d{8,})\.(open|seg|claim-[0-9A-Za-z_.+-]+)")
+PATTERN: Final = re.compile(r"([0-9a-f]{32})-([0-9a-f]{16})-([0-9]{8,})\.(open|seg|claim-[0-9A-Za-z_.+-]+)")
 
 
 @dataclass(frozen=True, slots=True)

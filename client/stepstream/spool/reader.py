@@ -1,5 +1,6 @@
 """Reads frames back that this process has spooled."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -41,13 +42,13 @@ class SpoolReader:
         return self._descriptors[number]
 
     def _open(self, number: int) -> int:
-        # It may be renamed between the two tries, and only in this direction.
+        # It may be renamed between two tries, and only in this direction.
         for state in ("open", "seg"):
-            try:
-                return os.open(
-                    self._directory / str(SegmentName(self._run_id, self._writer, number, state)),
-                    os.O_RDONLY | os.O_CLOEXEC,
-                )
-            except FileNotFoundError as error:
-                missing = error
-        raise missing
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(self._path(number, state), os.O_RDONLY | os.O_CLOEXEC)
+        # Somebody on another host was told to deliver everything: until that is done the frames are still here.
+        claimed = next(self._directory.glob(self._path(number, "claim-*").name), self._path(number, "seg"))
+        return os.open(claimed, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _path(self, number: int, state: str) -> Path:
+        return self._directory / str(SegmentName(self._run_id, self._writer, number, state))

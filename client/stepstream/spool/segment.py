@@ -1,10 +1,12 @@
 """The bytes of a spool segment. Pure.
 
 MAGIC, then entries: [length: u32 LE][crc32 of the payload: u32 LE][payload]. The first entry is the header, as JSON;
-every other one is an encoded frame.
+every other one is an encoded frame. No payload is empty, so that zeros, which some file systems leave where a write was
+lost, are damage and not frames.
 """
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -44,7 +46,7 @@ class Entry(NamedTuple):
 
 
 def encode_entry(payload: bytes) -> bytes:
-    """The payload with its length and checksum before it."""
+    """The payload, which is not empty, with its length and checksum before it."""
     return PREFIX.pack(len(payload), zlib.crc32(payload)) + payload
 
 
@@ -54,7 +56,7 @@ def decode_entry(data: bytes) -> bytes:
         raise SpoolDamaged("the entry's prefix is cut off")
     length, checksum = PREFIX.unpack_from(data)
     payload = data[PREFIX.size :]
-    if len(payload) != length or zlib.crc32(payload) != checksum:
+    if not payload or len(payload) != length or zlib.crc32(payload) != checksum:
         raise SpoolDamaged("the entry's bytes do not match its checksum")
     return payload
 
@@ -68,21 +70,30 @@ def read_header(file: BinaryIO) -> SegmentHeader:
     """The header of an open segment; leaves the file at its first frame. Raises SpoolDamaged."""
     if file.read(len(MAGIC)) != MAGIC:
         raise SpoolDamaged("this is not a spool segment")
+    payload = _read_payload(file, MAX_HEADER_BYTES)
+    if payload is None:
+        raise SpoolDamaged("the segment ends before its header")
     try:
-        raw = json.loads(_read_payload(file, MAX_HEADER_BYTES))
+        raw = json.loads(payload)
         return SegmentHeader(**(raw | {"owner": ProcessId(**raw["owner"])}))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise SpoolDamaged(f"the segment's header cannot be read: {error}") from error
 
 
 def read_entries(file: BinaryIO) -> Iterator[Entry]:
     """The frames from where `file` stands. Stops at the end; raises SpoolDamaged where the bytes go wrong.
 
-    Law: whatever was cut off or altered, only frames that were written come out.
+    Law: whatever was cut off or altered, only frames that were written come out, and in their order. Nothing is
+    looked for behind the damage: a length that is wrong makes every later boundary a guess.
     """
     offset = file.tell()
     while True:
-        payload = _read_payload(file, limits.MAX_FRAME_BYTES, at_end=None)
+        try:
+            payload = _read_payload(file, limits.MAX_FRAME_BYTES)
+        except SpoolDamaged as error:
+            left = file.seek(0, os.SEEK_END) - offset
+            message = f"{error}; the {left} bytes from there on cannot be read"
+            raise SpoolDamaged(message, unreadable_bytes=left) from None
         if payload is None:
             return
         following = offset + PREFIX.size + len(payload)
@@ -90,15 +101,16 @@ def read_entries(file: BinaryIO) -> Iterator[Entry]:
         offset = following
 
 
-def _read_payload(file: BinaryIO, most: int, at_end: bytes | None = b"") -> bytes:
+def _read_payload(file: BinaryIO, most: int) -> bytes | None:
+    """The next payload; None when the file ends here."""
     prefix = file.read(PREFIX.size)
     if not prefix:
-        return at_end  # type: ignore[return-value]
+        return None
     if len(prefix) < PREFIX.size:
         raise SpoolDamaged("the last entry is cut off in its prefix")
     length, checksum = PREFIX.unpack(prefix)
-    if length > most:
-        raise SpoolDamaged(f"an entry states {length} bytes, more than the {most} that may be")
+    if not 0 < length <= most:
+        raise SpoolDamaged(f"an entry states {length} bytes, and it may have 1 to {most}")
     payload = file.read(length)
     if len(payload) < length:
         raise SpoolDamaged("the last entry is cut off")

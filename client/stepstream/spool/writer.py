@@ -1,5 +1,10 @@
-"""Appends one writer's frames to segments in the spool directory."""
+"""Appends one writer's frames to segments in the spool directory.
 
+It survives killed processes, not lost disks or power cuts: what `write` has taken is the kernel's, and nothing waits
+for the medium. No locks and no SQLite, whose promises end on network file systems.
+"""
+
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -51,6 +56,9 @@ class SpoolWriter:
         self._max_bytes, self._min_free_bytes, self._segment_bytes = max_bytes, min_free_bytes, segment_bytes
         self._descriptor: int | None = None
         self._offset = 0
+        # False while the file may hold more than `_offset` says: such a segment is ended, never appended to.
+        self._sound = True
+        self._unremoved: set[int] = set()
         self._sizes: dict[int, int] = {}
         self._total = 0
         self._unchecked = FREE_SPACE_CHECK_BYTES
@@ -60,7 +68,7 @@ class SpoolWriter:
         entry = segment.encode_entry(frame)
         try:
             self._check_room(len(entry))
-            if self._descriptor is None or self._offset + len(entry) > self._segment_bytes:
+            if not self._sound or self._descriptor is None or self._offset + len(entry) > self._segment_bytes:
                 self._roll()
             return self._write(entry)
         except OSError as error:
@@ -69,10 +77,20 @@ class SpoolWriter:
             return None
 
     def remove(self, number: int) -> None:
-        """Remove a segment, whatever its state; one that is gone already is as good as removed."""
-        self._total -= self._sizes.pop(number, 0)
-        for state in ("seg", "open"):
-            self._path(number, state).unlink(missing_ok=True)
+        """Remove a segment, whatever its state; one that is gone already is as good as removed.
+
+        One that the disk will not let go counts on, and is tried again with the next: its frames are delivered, and
+        nothing is lost but room.
+        """
+        self._unremoved.add(number)
+        for each in sorted(self._unremoved):
+            try:
+                self._unlink(each)
+            except OSError as error:
+                self.last_error = f"segment {each} could not be removed: {error}"
+            else:
+                self._unremoved.discard(each)
+                self._total -= self._sizes.pop(each, 0)
 
     def close(self, *, keep: bool) -> None:
         """End the segment that is being written; with `keep` it stays for a later delivery, else it is removed."""
@@ -96,12 +114,22 @@ class SpoolWriter:
     def _roll(self) -> None:
         if self._descriptor is not None:
             self._end_segment()
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         number = self.number + 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(self._path(number, "open"), flags, 0o600)
-        self.number, self._offset = number, 0
+        self.number, self._offset, self._sound = number, 0, True
         self._sizes[number] = 0
-        header = segment.SegmentHeader(
+        try:
+            self._write(segment.encode_header(self._header(number)))
+        except OSError:
+            # Without its header nobody could deliver what follows.
+            self._end_segment()
+            self.remove(number)
+            raise
+
+    def _header(self, number: int) -> segment.SegmentHeader:
+        return segment.SegmentHeader(
             run_id=self._run_id,
             writer=self._writer,
             number=number,
@@ -110,31 +138,49 @@ class SpoolWriter:
             experiment=self._experiment,
             created_ms=self._created_ms,
         )
-        self._write(segment.encode_header(header))
 
     def _end_segment(self) -> None:
+        """Never raises: the next segment must begin whatever the disk says about this one."""
         assert self._descriptor is not None
-        os.close(self._descriptor)
-        self._descriptor = None
-        # Gone when somebody else has claimed or delivered it, which is as good.
-        if self._path(self.number, "open").exists():
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            os.close(descriptor)
+        except OSError as error:  # NFS reports here what it could not write; the reader's checksum will find it
+            self.last_error = f"segment {self.number} may be incomplete: {error}"
+        try:
             os.replace(self._path(self.number, "open"), self._path(self.number, "seg"))
+        except FileNotFoundError:
+            pass  # somebody else has claimed or delivered it, which is as good
+        except OSError as error:  # it is found by its old name, too
+            self.last_error = f"segment {self.number} could not be renamed: {error}"
 
     def _write(self, data: bytes) -> Location:
         assert self._descriptor is not None
         written = 0
+        self._sound = False
         try:
             while written < len(data):
                 written += os.write(self._descriptor, data[written:] if written else data)
         except OSError:
-            # Half an entry would end the segment for every reader: take it back, or begin another segment.
-            os.ftruncate(self._descriptor, self._offset)
+            # Half an entry would end the segment for every reader: take it back, or else begin another segment.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._offset)
+                self._sound = True
             raise
         place = Location(self.number, self._offset, len(data))
         self._offset += len(data)
         self._sizes[self.number] += len(data)
         self._total += len(data)
+        self._sound = True
         return place
+
+    def _unlink(self, number: int) -> None:
+        for state in ("seg", "open"):
+            with contextlib.suppress(FileNotFoundError):
+                self._path(number, state).unlink()
+                return
+        for path in self.directory.glob(str(SegmentName(self._run_id, self._writer, number, "claim-*"))):
+            path.unlink(missing_ok=True)
 
     def _path(self, number: int, state: str) -> Path:
         return self.directory / str(SegmentName(self._run_id, self._writer, number, state))

@@ -1,0 +1,93 @@
+"""What the server is told: arguments first, then the environment, then defaults; every problem reported together."""
+
+import argparse
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stepstream_ingest.errors import ServerSetupError
+
+DEFAULT_PORT: Final = 5150
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """One server: its workers share it."""
+
+    host: str
+    port: int
+    workers: int
+    database_url: str | None
+    """None starts a PostgreSQL of its own in `data_dir`."""
+    data_dir: Path
+    token: str | None
+    heartbeat_timeout_s: float
+    """A run whose writers are silent for this long is marked failed."""
+    drain_s: float
+    """After SIGTERM, what is admitted is committed and answered for at most this long."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `stepstream server`."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"port (default: {DEFAULT_PORT})")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument("--database-url", help="any PostgreSQL from 14 on; without one an embedded PostgreSQL is used")
+    parser.add_argument("--data-dir", type=Path, help="where the embedded PostgreSQL lives")
+    parser.add_argument("--token", help="what clients must send; better given as STEPSTREAM_TOKEN")
+    parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a token")
+    parser.add_argument("--heartbeat-timeout", type=float, default=60.0, metavar="S", help="default: 60")
+    parser.add_argument("--drain-timeout", type=float, default=10.0, metavar="S", help="default: 10")
+
+
+def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
+    """The configuration. Raises ServerSetupError that names every problem."""
+    token = arguments.token or environ.get("STEPSTREAM_TOKEN") or None
+    workers = arguments.workers if arguments.workers is not None else os.cpu_count() or 1
+    database_url = arguments.database_url or environ.get("STEPSTREAM_DATABASE_URL") or None
+    problems = []
+    if not 0 <= arguments.port <= 65535:
+        problems.append(f"--port must lie between 0 and 65535, not {arguments.port}")
+    if not 1 <= workers <= 256:
+        problems.append(f"--workers must lie between 1 and 256, not {workers}")
+    if database_url and not database_url.startswith(("postgresql://", "postgres://")):
+        problems.append("--database-url must begin with postgresql://, for example postgresql://user@host/database")
+    if arguments.heartbeat_timeout <= 0 or arguments.drain_timeout < 0:
+        problems.append("--heartbeat-timeout and --drain-timeout are positive seconds")
+    if not token and not arguments.insecure and not is_loopback(arguments.host):
+        problems.append(
+            f"--host {arguments.host} is reachable from other machines and there is no token: set STEPSTREAM_TOKEN, "
+            "or say --insecure if the network itself is trusted"
+        )
+    if problems:
+        raise ServerSetupError("; ".join(problems))
+    return ServerConfig(
+        host=arguments.host,
+        port=arguments.port,
+        workers=workers,
+        database_url=database_url,
+        data_dir=_data_dir(arguments.data_dir, environ),
+        token=token,
+        heartbeat_timeout_s=arguments.heartbeat_timeout,
+        drain_s=arguments.drain_timeout,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _data_dir(given: Path | None, environ: Mapping[str, str]) -> Path:
+    if given or environ.get("STEPSTREAM_DATA_DIR"):
+        return Path(given or environ["STEPSTREAM_DATA_DIR"]).expanduser().absolute()
+    base = environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return Path(base) / "stepstream" / "server"

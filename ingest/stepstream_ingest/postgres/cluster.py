@@ -1,0 +1,191 @@
+"""A PostgreSQL cluster in a directory of ours: durable, reached by a Unix socket alone."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import asyncpg
+
+from stepstream_ingest import child
+from stepstream_ingest.errors import ServerSetupError
+from stepstream_ingest.postgres.binaries import Binaries
+
+USER: Final = "stepstream"
+DATABASE: Final = "postgres"
+START_TIMEOUT_S: Final = 60.0
+"""Crash recovery replays up to max_wal_size."""
+STOP_TIMEOUT_S: Final = 30.0
+PREDECESSOR_TIMEOUT_S: Final = 30.0
+
+SETTINGS: Final = {
+    # An acknowledgement means durable; these are the defaults, said aloud.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "listen_addresses": "",
+    "shared_buffers": "256MB",
+    # Bulk writing: fewer checkpoints, and fewer full pages after each.
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "checkpoint_completion_target": "0.9",
+    "wal_buffers": "16MB",
+    "jit": "off",
+    "logging_collector": "off",
+}
+
+
+class Cluster:
+    """One data directory and, while it runs, one postmaster."""
+
+    def __init__(self, directory: Path, binaries: Binaries, *, max_connections: int = 100) -> None:
+        self.directory = directory
+        self._binaries = binaries
+        self._max_connections = max_connections
+        self._process: subprocess.Popen[bytes] | None = None
+        # A socket's path may have 107 bytes: never below a directory that the user has named.
+        digest = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:12]
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        self._sockets = Path(base if len(base) < 60 else "/tmp") / f"stepstream-{os.getuid()}-{digest}"
+
+    @property
+    def dsn(self) -> str:
+        """How to reach it."""
+        return f"postgresql://{USER}@/{DATABASE}?host={quote(str(self._sockets), safe='')}"
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process number while it runs."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the postmaster that this object started still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self) -> None:
+        """Initialise the directory if it is new, start PostgreSQL, wait until it accepts. Raises ServerSetupError."""
+        self._check_version()
+        if not (self.directory / "PG_VERSION").exists():
+            await asyncio.to_thread(self._initialise)
+        await self._wait_for_predecessor()
+        self._sockets.mkdir(mode=0o700, exist_ok=True)
+        settings = SETTINGS | {
+            "max_connections": str(self._max_connections),
+            "unix_socket_directories": str(self._sockets),
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        command = [*unprivileged(), self._binaries.path("postgres"), "-D", str(self.directory), *options]
+        with open(self.directory.parent / "postgres.log", "ab") as log:
+            # SIGINT is PostgreSQL's fast shutdown.
+            self._process = child.start(command, on_parent_death=signal.SIGINT, output=log)
+        await self._wait_until_accepting()
+
+    async def stop(self) -> None:
+        """Fast shutdown: open transactions are rolled back, everything committed is on disk."""
+        if self._process is None:
+            return
+        if self.is_running:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                await asyncio.to_thread(self._process.wait, STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.send_signal(signal.SIGQUIT)  # recovers from its log at the next start
+                await asyncio.to_thread(self._process.wait)
+        self._process = None
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def _check_version(self) -> None:
+        stamp = self.directory / "PG_VERSION"
+        if stamp.exists() and (found := stamp.read_text().strip()) != str(self._binaries.major):
+            raise ServerSetupError(
+                f"{self.directory} was made by PostgreSQL {found} and this is {self._binaries.version}; nothing was "
+                f"changed. Move the data with PostgreSQL {found}'s own programs:\n"
+                f"  mv {self.directory} {self.directory}-{found}\n"
+                f"  pg_ctl -D {self.directory}-{found} -o '-k /tmp' -w start\n"
+                f"  pg_dumpall -h /tmp -U {USER} > stepstream-{found}.sql\n"
+                f"  pg_ctl -D {self.directory}-{found} stop\n"
+                "then start this server once, stop it, and load the dump with psql into the new directory; "
+                "or keep PostgreSQL "
+                f"{found} running and name it with --database-url."
+            )
+
+    def _initialise(self) -> None:
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its place and renamed when whole: a start that is killed here leaves nothing half made.
+        unfinished = self.directory.with_name(self.directory.name + ".new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        arguments = ["-U", USER, "-A", "trust", "--no-instructions", "--no-locale", "-E", "UTF8"]
+        command = [*unprivileged(), self._binaries.path("initdb"), "-D", str(unfinished), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ServerSetupError(f"initdb failed for {self.directory}: {(done.stderr or done.stdout).strip()[-800:]}")
+        os.rename(unfinished, self.directory)
+
+    async def _wait_for_predecessor(self) -> None:
+        """A server that was killed leaves a PostgreSQL that is just stopping."""
+        deadline = time.monotonic() + PREDECESSOR_TIMEOUT_S
+        while (pid := running_postmaster(self.directory)) is not None:
+            if time.monotonic() > deadline:
+                raise ServerSetupError(
+                    f"a PostgreSQL of another process ({pid}) uses {self.directory}; stop it, or name it with "
+                    "--database-url"
+                )
+            await asyncio.sleep(0.1)
+
+    async def _wait_until_accepting(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                connection = await asyncpg.connect(self.dsn, timeout=5)
+            except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+                if not self.is_running or time.monotonic() > deadline:
+                    raise ServerSetupError(
+                        f"PostgreSQL did not start in {self.directory} ({error}); its last words:\n{self._last_words()}"
+                    ) from error
+                await asyncio.sleep(0.05)
+            else:
+                await connection.close()
+                return
+
+    def _last_words(self) -> str:
+        log = self.directory.parent / "postgres.log"
+        return log.read_text(errors="replace")[-1500:] if log.exists() else "(none)"
+
+
+def running_postmaster(directory: Path) -> int | None:
+    """The process number of the PostgreSQL that uses `directory` now, if any."""
+    try:
+        pid = int((directory / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, 0)
+    except (OSError, ValueError, IndexError):
+        return None
+    command = Path(f"/proc/{pid}/cmdline")
+    # The number may have been given to somebody else since.
+    if command.exists() and b"postgres" not in command.read_bytes():
+        return None
+    return pid
+
+
+def unprivileged() -> list[str]:
+    """What to put before a command so that root may run PostgreSQL: a user namespace with an ordinary user in it.
+
+    No account is made and no permission is changed. Raises ServerSetupError where the machine does not allow it.
+    """
+    if os.getuid() != 0:
+        return []
+    prefix = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+        raise ServerSetupError(
+            "PostgreSQL refuses to run as root, and this machine allows root no user namespace to hide in. Start the "
+            "server as an ordinary user, or name a running PostgreSQL with --database-url."
+        )
+    # The namespace clears what prctl(2) had set, so it is set again behind it.
+    return [*prefix, "setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else prefix

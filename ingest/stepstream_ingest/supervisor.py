@@ -1,0 +1,211 @@
+"""The parent process: PostgreSQL, migrations, the listening socket, and the workers that share it."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from stepstream_ingest import child
+from stepstream_ingest.config import ServerConfig
+from stepstream_ingest.data_dir import DataDir
+from stepstream_ingest.errors import DatabaseAway, ServerSetupError
+from stepstream_ingest.migrations import migrate
+from stepstream_ingest.postgres import binaries
+from stepstream_ingest.postgres.cluster import Cluster
+from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
+
+LOGGER: Final = logging.getLogger(__name__)
+CONNECTIONS_PER_WORKER: Final = 6
+SPARE_CONNECTIONS: Final = 20
+"""For people, and for what a killed worker has not yet given back."""
+RESTART_PAUSE_S: Final = 1.0
+KILL_GRACE_S: Final = 5.0
+"""Beyond the drain time: a worker that is still there then is killed."""
+WATCH_S: Final = 0.2
+
+
+async def serve(config: ServerConfig) -> None:
+    """Run a server until SIGTERM or SIGINT. Raises ServerSetupError, DatabaseAway or DatabaseTooNew."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with listen(config.host, config.port) as listener:
+        async with _database(config) as (dsn, cluster, described):
+            await _migrate(dsn, cluster)
+            with _metrics_directory() as metrics:
+                workers = Workers(config, dsn, listener, metrics)
+                workers.start()
+                try:
+                    await workers.wait_until_ready(stop)
+                    host, port = listener.getsockname()[:2]
+                    shown = f"[{host}]" if ":" in host else host
+                    print(
+                        f"StepStream is ready at http://{shown}:{port} (workers: {config.workers}, database: {described})",
+                        flush=True,
+                    )
+                    await _watch(stop, workers, cluster)
+                finally:
+                    await workers.stop()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The listening socket, before anything else is started. Raises ServerSetupError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        # Bound and listening here: the second of two servers must fail now, not at its first request.
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ServerSetupError(f"port {port} of {host} is taken; choose another with --port") from error
+        raise ServerSetupError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listener
+
+
+@contextlib.asynccontextmanager
+async def _database(config: ServerConfig) -> AsyncIterator[tuple[str, Cluster | None, str]]:
+    if config.database_url is not None:
+        yield config.database_url, None, _without_password(config.database_url)
+        return
+    with DataDir(config.data_dir) as directory:
+        found = binaries.find()
+        connections = config.workers * CONNECTIONS_PER_WORKER + SPARE_CONNECTIONS
+        cluster = Cluster(directory.path / "postgres", found, max_connections=connections)
+        await cluster.start()
+        try:
+            kind = "embedded PostgreSQL" if found.embedded else "this machine's PostgreSQL"
+            yield cluster.dsn, cluster, f"{kind} {found.version} in {directory.path}"
+        finally:
+            await cluster.stop()
+
+
+async def _migrate(dsn: str, cluster: Cluster | None) -> None:
+    try:
+        await migrate(dsn)
+    except DatabaseAway as error:
+        if cluster is not None:
+            raise
+        raise ServerSetupError(
+            f"the database {_without_password(dsn)} cannot be reached ({error}). Check that it runs, that this machine "
+            "may connect to it, and the user and database in --database-url."
+        ) from error
+
+
+def _without_password(dsn: str) -> str:
+    parts = urlsplit(dsn)
+    return f"PostgreSQL at {parts.hostname or 'a local socket'}{parts.path}"
+
+
+@contextlib.contextmanager
+def _metrics_directory() -> Iterator[Path]:
+    """Where the workers add up their Prometheus counters; empty at each start."""
+    path = Path(tempfile.mkdtemp(prefix="stepstream-metrics-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Workers:
+    """The worker processes: started, restarted when they die, drained."""
+
+    def __init__(self, config: ServerConfig, dsn: str, listener: socket.socket, metrics: Path) -> None:
+        self._config, self._dsn, self._listener, self._metrics = config, dsn, listener, metrics
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._died_at: dict[int, float] = {}
+
+    def start(self) -> None:
+        """Start all of them."""
+        for number in range(self._config.workers):
+            self._start_one(number)
+
+    async def wait_until_ready(self, stop: asyncio.Event) -> None:
+        """Until one of them answers; the others follow within moments. Raises ServerSetupError."""
+        host, port = self._listener.getsockname()[:2]
+        target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        while not stop.is_set():
+            if any(process.poll() is not None for process in self._processes.values()):
+                raise ServerSetupError("a worker ended while it started; its message is above")
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(2):
+                    reader, writer = await asyncio.open_connection(target, port)
+                    writer.write(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    answered = (await reader.readline()).startswith(b"HTTP/1.1 200")
+                    writer.close()
+                    if answered:
+                        return
+            await asyncio.sleep(0.05)
+
+    def revive(self) -> None:
+        """Restart workers that have died, each at most once a second."""
+        for number, process in list(self._processes.items()):
+            if process.poll() is None:
+                continue
+            if number not in self._died_at:
+                LOGGER.error("worker %d ended with %d and is restarted", number, process.returncode)
+                self._died_at[number] = time.monotonic()
+            elif time.monotonic() - self._died_at[number] >= RESTART_PAUSE_S:
+                del self._died_at[number]
+                self._start_one(number)
+
+    async def stop(self) -> None:
+        """Drain: what is admitted is committed and answered; what is still there after the stated time is killed."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._config.drain_s + KILL_GRACE_S
+        for number, process in self._processes.items():
+            try:
+                await asyncio.to_thread(process.wait, max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                LOGGER.error("worker %d did not drain in %g s and is killed", number, self._config.drain_s)
+                process.kill()
+                process.wait()
+
+    def _start_one(self, number: int) -> None:
+        told = WorkerConfig(
+            dsn=self._dsn,
+            token=self._config.token,
+            heartbeat_timeout_s=self._config.heartbeat_timeout_s,
+            drain_s=self._config.drain_s,
+            worker=number,
+        )
+        descriptor = self._listener.fileno()
+        self._processes[number] = child.start(
+            [sys.executable, "-m", "stepstream_ingest.worker", "--fd", str(descriptor)],
+            on_parent_death=signal.SIGTERM,
+            environment=os.environ
+            | {ENVIRONMENT_VARIABLE: told.to_json(), "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
+            pass_fds=(descriptor,),
+        )
+
+
+async def _watch(stop: asyncio.Event, workers: Workers, cluster: Cluster | None) -> None:
+    """Until told to stop: restart what dies."""
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), WATCH_S)
+            return
+        workers.revive()
+        if cluster is not None and not cluster.is_running:
+            LOGGER.error("PostgreSQL ended and is restarted; clients keep what is not acknowledged")
+            try:
+                await cluster.start()
+            except ServerSetupError as error:
+                LOGGER.error("PostgreSQL did not come back: %s", error)
+                await asyncio.sleep(RESTART_PAUSE_S)
