@@ -57,6 +57,16 @@ def block(marker: str) -> bytes:
     return bytes.fromhex("".join(re.split(r"\s{2,}", line)[0] for line in lines))
 
 
+def server_options() -> list[str]:
+    source = (ROOT / "ingest" / "stepstream_ingest" / "config.py").read_text(encoding="utf-8")
+    return re.findall(r'add_argument\(\s*"(--[a-z-]+)"', source)
+
+
+@pytest.mark.parametrize("option", server_options())
+def test_every_option_of_the_server_is_in_the_readme(option: str) -> None:
+    assert f"`{option}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def error_codes() -> set[str]:
     """Every code that an answer of the server can carry."""
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "ingest").rglob("*.py"))
