@@ -17,6 +17,13 @@ def value(rank: int, attempt: int, key: int, step: int) -> float:
     return int.from_bytes(digest, "little") / 2**64
 
 
+def set_clock_off(seconds: float) -> None:
+    """Every reading of the wall clock in this process is wrong by that much."""
+    right, right_ns = time.time, time.time_ns
+    time.time = lambda: right() + seconds
+    time.time_ns = lambda: right_ns() + int(seconds * 1e9)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=1000)
@@ -27,7 +34,10 @@ def main() -> int:
     parser.add_argument("--progress", default="", help="file that gets a line for each logged step")
     parser.add_argument("--finish-timeout", type=float, default=60.0)
     parser.add_argument("--die-at", type=int, default=-1, help="in attempt 0, leave with an error at this step")
+    parser.add_argument("--clock-off", type=float, default=0.0, help="seconds by which this process's clock is wrong")
     arguments = parser.parse_args()
+    if arguments.clock_off:
+        set_clock_off(arguments.clock_off)
     run = stepstream.start_run(experiment=arguments.experiment)
     rank = run.rank or 0
     attempt = run.attempt.elastic

@@ -1,0 +1,83 @@
+"""Real parts for every test that wants them: one PostgreSQL a session, a fresh database or server a test."""
+
+import asyncio
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from stepstream_ingest.migrations import migrate
+from stepstream_ingest.postgres import binaries
+from stepstream_ingest.postgres.cluster import Cluster
+from tests.servers import ServerProcess
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running PostgreSQL whose template database is migrated."""
+    cluster = Cluster(tmp_path_factory.mktemp("postgres") / "data", binaries.find())
+    asyncio.run(cluster.start())
+    asyncio.run(_execute(cluster.dsn, "CREATE DATABASE template_stepstream"))
+    asyncio.run(migrate(_database(cluster, "template_stepstream")))
+    yield cluster
+    asyncio.run(cluster.stop())
+
+
+@pytest.fixture
+async def database_url(cluster: Cluster) -> AsyncIterator[str]:
+    """A database of this test's own, at the current schema."""
+    name = f"test_{next(_numbers)}"
+    await _execute(cluster.dsn, f"CREATE DATABASE {name} TEMPLATE template_stepstream")
+    yield _database(cluster, name)
+    await _execute(cluster.dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def empty_database_url(cluster: Cluster) -> AsyncIterator[str]:
+    """A database of this test's own without any schema."""
+    name = f"test_{next(_numbers)}"
+    await _execute(cluster.dsn, f"CREATE DATABASE {name}")
+    yield _database(cluster, name)
+    await _execute(cluster.dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def initialised_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A server's data directory that has been started and stopped once, to be copied."""
+    directory = tmp_path_factory.mktemp("initialised") / "data"
+    server = ServerProcess(directory)
+    server.stop()
+    return directory
+
+
+@pytest.fixture
+def server_factory(initialised_directory: Path, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts real server processes, and stops them after the test."""
+    started: list[ServerProcess] = []
+
+    def start(*arguments: str) -> ServerProcess:
+        directory = tmp_path / f"server-{len(started)}"
+        shutil.copytree(initialised_directory, directory)
+        started.append(ServerProcess(directory, *arguments))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def _database(cluster: Cluster, name: str) -> str:
+    return cluster.dsn.replace("/postgres?", f"/{name}?")
+
+
+async def _execute(dsn: str, sql: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()

@@ -1,0 +1,113 @@
+"""Real `stepstream server` processes for tests, and what goes wrong with them."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from stepstream_ingest.postgres.cluster import DATABASE, USER
+
+START_TIMEOUT_S = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServerProcess:
+    """One server with an embedded PostgreSQL in a directory of its own."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = directory / "server.log"
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def database_url(self) -> str:
+        """The server's own PostgreSQL, past the server."""
+        options = (self.directory / "postgres" / "postmaster.opts").read_text()
+        sockets = re.search(r'"unix_socket_directories=([^"]+)"', options)
+        assert sockets is not None
+        return f"postgresql://{USER}@/{DATABASE}?host={sockets[1]}"
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("STEPSTREAM_", "MLFLOW_"))}
+        command = [sys.executable, "-m", "stepstream.cli", "server", "--port", str(self.port)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--data-dir", str(self.directory), *self._arguments],
+                env=clean,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.answers():
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as response:
+                return bool(response.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL of the supervisor: its children notice."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        return self._signal(signal.SIGTERM)
+
+    def restart(self) -> None:
+        """Start again on the same port and data."""
+        if self._process is not None and self._process.poll() is None:
+            self.stop()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self._port_is_taken():
+            assert time.monotonic() < deadline, "the workers of a killed supervisor live on"
+            time.sleep(0.05)
+        self.start()
+
+    def postmaster(self) -> int:
+        return int((self.directory / "postgres" / "postmaster.pid").read_text().split()[0])
+
+    def kill_postgresql(self) -> None:
+        """SIGKILL of the postmaster alone."""
+        os.kill(self.postmaster(), signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        return self._process.wait(timeout=60)
+
+    def _port_is_taken(self) -> bool:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.port))
+            except OSError:
+                return True
+        return False
