@@ -45,8 +45,12 @@ SETTINGS: Final = {
 class Cluster:
     """One data directory and, while it runs, one postmaster."""
 
-    def __init__(self, directory: Path, binaries: Binaries, *, max_connections: int = 100) -> None:
+    def __init__(
+        self, directory: Path, binaries: Binaries, *, max_connections: int = 100, tcp_port: int | None = None
+    ) -> None:
         self.directory = directory
+        self.tcp_port = tcp_port
+        """Also listen on 127.0.0.1, for benchmarks whose peers want TCP; None listens on the socket alone."""
         self._binaries = binaries
         self._max_connections = max_connections
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,7 +62,8 @@ class Cluster:
     @property
     def dsn(self) -> str:
         """How to reach it."""
-        return f"postgresql://{USER}@/{DATABASE}?host={quote(str(self._sockets), safe='')}"
+        port = "" if self.tcp_port is None else f"&port={self.tcp_port}"
+        return f"postgresql://{USER}@/{DATABASE}?host={quote(str(self._sockets), safe='')}{port}"
 
     @property
     def pid(self) -> int | None:
@@ -81,6 +86,8 @@ class Cluster:
             "max_connections": str(self._max_connections),
             "unix_socket_directories": str(self._sockets),
         }
+        if self.tcp_port is not None:
+            settings |= {"listen_addresses": "127.0.0.1", "port": str(self.tcp_port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [*unprivileged(), self._binaries.path("postgres"), "-D", str(self.directory), *options]
         with open(self.directory.parent / "postgres.log", "ab") as log:

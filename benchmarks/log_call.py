@@ -1,0 +1,186 @@
+"""What one log() costs in the training loop: `python -m benchmarks.log_call`.
+
+Each tracker runs in a process of its own, paced like a training, 1,000 calls a second. Its CPU is that of the process,
+background threads included, minus that of the same paced loop without logging, measured in the same process.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.servers import BenchmarkServer
+
+CALLS_PER_SECOND = 1000
+Log = Callable[[dict[str, float], int], None]
+Close = Callable[[], dict[str, Any]]
+
+
+def main() -> None:
+    """Measure all, one after the other."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--peers", default="trackio,wandb,tensorboardX")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--values", type=int, default=10, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(CONTENDERS[arguments.one], arguments.values, arguments.seconds)))
+        return
+    measured: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch, BenchmarkServer(Path(scratch) / "server") as server:
+        plan = [("stepstream", 10), ("stepstream", 100)] + [(name, 10) for name in arguments.peers.split(",") if name]
+        for name, values in plan:
+            results.say(f"{name}, {values} values a call")
+            measured[f"{name}_{values}"] = _in_process(name, values, arguments.seconds, server.url, scratch)
+    ours, trackio = measured["stepstream_10"], measured.get("trackio_10")
+    results.emit(
+        calls_per_second=CALLS_PER_SECOND,
+        seconds=arguments.seconds,
+        **measured,
+        reached={
+            "median_us <= 2": ours["median_us"] <= 2,
+            "p99_us <= 20": ours["p99_us"] <= 20,
+            "cpu_us <= 15": ours["cpu_us"] <= 15,
+            "cpu_us of 100 values <= 40": measured["stepstream_100"]["cpu_us"] <= 40,
+            "nothing dropped": not ours["dropped"] and not measured["stepstream_100"]["dropped"],
+            "trackio's median >= 20 x": bool(trackio) and trackio["median_us"] >= 20 * ours["median_us"],
+        },
+        trackio_median_ratio=trackio and round(trackio["median_us"] / ours["median_us"], 1),
+    )
+
+
+def _in_process(name: str, values: int, seconds: float, url: str, scratch: str) -> dict[str, Any]:
+    own = Path(scratch) / f"{name}-{values}"
+    own.mkdir()
+    command = [sys.executable, "-m", "benchmarks.log_call", "--one", name, "--values", str(values)]
+    environment = os.environ | {
+        "STEPSTREAM_TRACKING_URI": url,
+        "STEPSTREAM_SPOOL_DIR": str(own / "spool"),
+        "PYTHONPATH": os.getcwd(),
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+        "TRACKIO_DIR": str(own),
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(
+        [*command, "--seconds", str(seconds)], cwd=own, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} could not be measured:\n{done.stderr[-2000:]}")
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def measure(start: Callable[[], tuple[Log, Close]], values: int, seconds: float) -> dict[str, Any]:
+    """Pace, log, and account for it."""
+    calls = int(seconds * CALLS_PER_SECOND)
+    row = {f"metric_{number}": number + 0.5 for number in range(values)}
+    idle_cpu, _ = _paced(lambda metrics, step: None, row, calls)
+    log, close = start()
+    _paced(log, row, CALLS_PER_SECOND)
+    cpu, costs = _paced(log, row, calls, first=CALLS_PER_SECOND)
+    closed = close()
+    return {
+        "median_us": round(results.percentile(costs, 0.5), 2),
+        "p99_us": round(results.percentile(costs, 0.99), 2),
+        "max_us": round(max(costs), 1),
+        "cpu_us": round((cpu - idle_cpu) / calls * 1e6, 2),
+        "idle_loop_cpu_us": round(idle_cpu / calls * 1e6, 2),
+        "calls": calls,
+    } | closed
+
+
+def _paced(log: Log, row: dict[str, float], calls: int, first: int = 0) -> tuple[float, list[float]]:
+    """CPU seconds of the process, and microseconds of each call."""
+    costs = []
+    clock = time.perf_counter_ns
+    cpu = time.process_time()
+    began = time.perf_counter()
+    for number in range(calls):
+        row["metric_0"] = number * 0.5
+        before = clock()
+        log(row, first + number)
+        costs.append((clock() - before) / 1000)
+        time.sleep(max(0.0, began + (number + 1) / CALLS_PER_SECOND - time.perf_counter()))
+    return time.process_time() - cpu, costs
+
+
+def _stepstream() -> tuple[Log, Close]:
+    import stepstream
+
+    run = stepstream.start_run(experiment="log_call")
+    run.flush(timeout=30)
+
+    def close() -> dict[str, Any]:
+        report = run.finish(timeout=60)
+        stats = run.stats
+        return {
+            "dropped": stats.points_dropped + stats.bad_values + stats.points_refused,
+            "delivered": report.delivered,
+            "acknowledged": stats.points_acknowledged,
+        }
+
+    return run.log, close
+
+
+def _wandb() -> tuple[Log, Close]:
+    import wandb
+
+    run = wandb.init(project="log_call", mode="offline", dir=".")
+
+    def close() -> dict[str, Any]:
+        run.finish()
+        return {}
+
+    return lambda metrics, step: run.log(metrics, step=step), close
+
+
+def _trackio() -> tuple[Log, Close]:
+    import contextlib
+
+    import trackio
+
+    with contextlib.redirect_stdout(sys.stderr):
+        trackio.init(project="log_call", embed=False)
+
+    def close() -> dict[str, Any]:
+        with contextlib.redirect_stdout(sys.stderr):
+            trackio.finish()
+        return {}
+
+    return lambda metrics, step: trackio.log(metrics, step=step), close
+
+
+def _tensorboardx() -> tuple[Log, Close]:
+    from tensorboardX import SummaryWriter
+
+    writer = SummaryWriter("tensorboard")
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        for key, value in metrics.items():
+            writer.add_scalar(key, value, step)
+
+    def close() -> dict[str, Any]:
+        writer.close()
+        return {}
+
+    return log, close
+
+
+CONTENDERS: dict[str, Callable[[], tuple[Log, Close]]] = {
+    "stepstream": _stepstream,
+    "wandb": _wandb,
+    "trackio": _trackio,
+    "tensorboardX": _tensorboardx,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""A StepStream server and a PostgreSQL for the length of a benchmark."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from stepstream_ingest.postgres import binaries
+from stepstream_ingest.postgres.cluster import Cluster
+
+START_TIMEOUT_S = 120
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Postgres:
+    """One durable PostgreSQL for every contender of a run; each gets a database of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._cluster = Cluster(directory / "postgres", binaries.find(), max_connections=200, tcp_port=free_port())
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> "Postgres":
+        asyncio.run(self._cluster.start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run(self._cluster.stop())
+
+    def fresh(self, name: str) -> str:
+        """An empty database: its URL by socket."""
+        asyncio.run(_recreate(self._cluster.dsn, name))
+        return self._cluster.dsn.replace("/postgres?", f"/{name}?")
+
+    def by_tcp(self, name: str) -> str:
+        """The URL of a database by TCP, for drivers that want it so."""
+        return f"postgresql://stepstream@127.0.0.1:{self._cluster.tcp_port}/{name}"
+
+
+async def _recreate(dsn: str, name: str) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    await connection.execute("CHECKPOINT")
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+
+
+class Process:
+    """A server process: started, waited for, and ended together with its children."""
+
+    def __init__(self, command: Sequence[str], url: str, log: Path, environment: dict[str, str] | None = None) -> None:
+        self.url = url
+        self._command, self._log, self._environment = command, log, environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Process":
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=os.environ | (self._environment or {}),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self._command[0]} did not start:\n{self._log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        assert self._process is not None
+        return self._process.pid
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.url + "/health", timeout=2) as response:
+                return int(response.status) == 200
+        except OSError:
+            return False
+
+
+class BenchmarkServer(Process):
+    """A `stepstream server`, on the given database or on one of its own."""
+
+    def __init__(self, directory: Path, database_url: str | None = None, workers: int | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        port = free_port()
+        command = [sys.executable, "-m", "stepstream.cli", "server", "--port", str(port), "--data-dir", str(directory)]
+        if database_url:
+            command += ["--database-url", database_url]
+        if workers:
+            command += ["--workers", str(workers)]
+        super().__init__(command, f"http://127.0.0.1:{port}", directory / "server.log")
