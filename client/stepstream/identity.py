@@ -17,6 +17,8 @@ class JobIdentity:
     run_id: str | None
     """32 hex digits; None when this process is alone and may choose."""
     rank: int | None
+    local_rank: int | None
+    """The rank within its node."""
     world_size: int
     attempt: Attempt
 
@@ -30,10 +32,10 @@ def detect(
     agree on.
     """
     rank, world_size = _rank(environ), _world_size(environ)
-    given = run_id or environ.get("STEPSTREAM_RUN_ID") or environ.get("MLFLOW_RUN_ID")
     return JobIdentity(
-        run_id=normalise(given) if given else _derived(environ, parent, world_size, ordinal),
+        run_id=_given(environ, run_id) or _derived(environ, parent, world_size, ordinal),
         rank=rank,
+        local_rank=_local_rank(environ),
         world_size=world_size,
         attempt=Attempt(
             _count(environ, "SLURM_RESTART_COUNT"),
@@ -43,12 +45,21 @@ def detect(
     )
 
 
-def normalise(run_id: str) -> str:
-    """The 32 lower-case hex digits of a run id, which may be written as a UUID."""
+def normalise(run_id: str, source: str = "run_id") -> str:
+    """The 32 lower-case hex digits of a run id, which may be written as a UUID; `source` says who gave it."""
     digits = run_id.strip().lower().replace("-", "")
     if not re.fullmatch(r"[0-9a-f]{32}", digits):
-        raise ConfigurationError(f"a run id is 32 hex digits, as MLflow writes them, not {run_id!r}")
+        raise ConfigurationError(f"{source} must be 32 hex digits, as MLflow writes them, not {run_id!r}")
     return digits
+
+
+def _given(environ: Mapping[str, str], run_id: str | None) -> str | None:
+    if run_id:
+        return normalise(run_id)
+    for name in ("STEPSTREAM_RUN_ID", "MLFLOW_RUN_ID"):
+        if environ.get(name):
+            return normalise(environ[name], name)
+    return None
 
 
 def _derived(environ: Mapping[str, str], parent: ProcessId, world_size: int, ordinal: int) -> str | None:
@@ -70,9 +81,9 @@ def _agreed(environ: Mapping[str, str], parent: ProcessId, world_size: int) -> s
     if _local_world_size(environ) == world_size:
         return f"launcher {parent.host} {parent.pid} {parent.start} {parent.boot_id}"
     raise RunIdentityError(
-        f"this job has {world_size} ranks on several nodes and nothing that tells them which run they share. Set "
-        "STEPSTREAM_RUN_ID to the same 32 hex digits on every node (for example from `uuidgen`), start the ranks with "
-        "srun, or give torchrun an --rdzv-id."
+        f"this job has {world_size} ranks, seemingly on several nodes, and nothing that tells them which run they "
+        "share. Set STEPSTREAM_RUN_ID to the same 32 hex digits for every rank (for example from `uuidgen`), start the "
+        "ranks with srun, or give torchrun an --rdzv-id."
     )
 
 
@@ -88,6 +99,13 @@ def _rank(environ: Mapping[str, str]) -> int | None:
     if _in_slurm_step(environ):
         return _count(environ, "SLURM_PROCID", most=2**31 - 1)
     return None
+
+
+def _local_rank(environ: Mapping[str, str]) -> int | None:
+    for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"):
+        if environ.get(name):
+            return _count(environ, name, most=2**31 - 1)
+    return _count(environ, "SLURM_LOCALID", most=2**31 - 1) if _in_slurm_step(environ) else None
 
 
 def _world_size(environ: Mapping[str, str]) -> int:
