@@ -1,7 +1,9 @@
 """What log() touches: a bounded list of rows that the sealer empties."""
 
+import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
@@ -39,55 +41,75 @@ class Batch(NamedTuple):
 class Buffer:
     """Bounded in bytes; `push` returns False instead of growing, and never waits for anything slower than a drain.
 
-    Law: what was pushed and returned True is in exactly one Batch, in order.
+    Law: what was pushed and returned True is in exactly one Batch, in order. The bound is exact for one thread; threads
+    that push at the same instant may each exceed it by one row, since rows are counted without a lock: appending to a
+    deque is atomic, and a lock would cost as much as all the rest of a call.
     """
+
+    __slots__ = (
+        "_calls",
+        "_deferred",
+        "_deferred_values",
+        "_lock",
+        "_max_bytes",
+        "_notes",
+        "_wake",
+        "_wake_bytes",
+        "fast_bytes",
+        "rows",
+        "used",
+    )
 
     def __init__(self, max_bytes: int, wake_bytes: int, wake: Callable[[], None]) -> None:
         self._max_bytes = max_bytes
         self._wake_bytes = wake_bytes
         self._wake = wake
-        # Reentrant: a signal handler or a destructor may log while this very thread holds it.
+        # Of the slow ways in. Reentrant: a signal handler or a destructor may log while this very thread holds it.
         self._lock = threading.RLock()
-        self._bytes = 0
-        self._calls = 0
+        self._calls = itertools.count()
         self._deferred_values = 0
-        self._rows: list[Row] = []
         self._deferred: list[DeferredRow] = []
         self._notes: list[Note] = []
-        self.points = 0
+        self.rows: deque[Row] = deque()
+        """Where `Run.log` appends while `used` is below `fast_bytes`."""
+        self.used = 0
+        """Bytes pushed since the last drain."""
+        self.fast_bytes = 0
+        """Below this many bytes a row may be appended with no further question; 0 sends every call the slow way."""
+
+    def allow_fast(self) -> None:
+        """From now on a plain row may be appended directly, up to the point where the sealer must be woken."""
+        self.fast_bytes = self._wake_bytes
+
+    @property
+    def points(self) -> int:
         """Points that are in the buffer now."""
+        with self._lock:
+            deferred = sum(len(row[2]) for row in self._deferred)
+        # Copied in one step of the interpreter: another thread may append while this one counts.
+        return deferred + sum(len(row[2]) for row in list(self.rows))
 
     def push(self, values: dict[str, float], step: int | None) -> bool:
         """Take one row; the caller gives `values` away. Without a step, calls are counted."""
-        count = len(values)
-        size = ROW_BYTES + VALUE_BYTES * count
-        with self._lock:
-            if self._bytes + size > self._max_bytes:
-                return False
-            if step is None:
-                step = self._calls
-                self._calls += 1
-            self._bytes += size
-            self.points += count
-            self._rows.append((step, time.time_ns(), values))
-            full = self._bytes > self._wake_bytes
-        if full:
+        size = ROW_BYTES + VALUE_BYTES * len(values)
+        if self.used + size > self._max_bytes:
+            return False
+        self.rows.append((next(self._calls) if step is None else step, time.time_ns(), values))
+        self.used += size
+        if self.used > self._wake_bytes:
             self._wake()
         return True
 
     def push_deferred(self, values: "dict[str, float | Deferred]", step: int | None) -> bool:
         """Take one row in which some values are still on a device."""
-        count = len(values)
-        size = ROW_BYTES + VALUE_BYTES * count
+        size = ROW_BYTES + VALUE_BYTES * len(values)
         waiting = sum(isinstance(value, Deferred) for value in values.values())
         with self._lock:
-            if self._bytes + size > self._max_bytes or self._deferred_values + waiting > MAX_DEFERRED_VALUES:
+            if self.used + size > self._max_bytes or self._deferred_values + waiting > MAX_DEFERRED_VALUES:
                 return False
             if step is None:
-                step = self._calls
-                self._calls += 1
-            self._bytes += size
-            self.points += count
+                step = next(self._calls)
+            self.used += size
             self._deferred_values += waiting
             self._deferred.append((step, time.time_ns(), values))
         return True
@@ -96,21 +118,21 @@ class Buffer:
         """Take one param, tag or status."""
         size = ROW_BYTES + len(note.key) + len(note.value or "")
         with self._lock:
-            if self._bytes + size > self._max_bytes:
+            if self.used + size > self._max_bytes:
                 return False
-            self._bytes += size
+            self.used += size
             self._notes.append(note)
         return True
 
     def drain(self, *, wait_for_device: bool = False) -> Batch:
         """Everything pushed so far; rows whose device has not caught up stay unless `wait_for_device`."""
         with self._lock:
-            rows, self._rows = self._rows, []
+            # As many as there are now, one by one: a row that is appended meanwhile must not be lost by a swap.
+            rows = [self.rows.popleft() for _ in range(len(self.rows))]
             deferred, self._deferred = self._deferred, []
             notes, self._notes = self._notes, []
-            self._bytes = 0
+            self.used = 0
             self._deferred_values = 0
-            self.points = 0
         if deferred and not wait_for_device:
             # Asked once a row: a device that catches up in between must not bring a row out twice, or never.
             ready = [_is_ready(row) for row in deferred]
@@ -122,13 +144,13 @@ class Buffer:
         """Refuse everything from now on."""
         with self._lock:
             self._max_bytes = 0
+            self.fast_bytes = 0
 
     def _put_back(self, late: list[DeferredRow]) -> None:
         with self._lock:
             self._deferred = late + self._deferred
             for _, _, values in late:
-                self._bytes += ROW_BYTES + VALUE_BYTES * len(values)
-                self.points += len(values)
+                self.used += ROW_BYTES + VALUE_BYTES * len(values)
                 self._deferred_values += sum(isinstance(value, Deferred) for value in values.values())
 
 
