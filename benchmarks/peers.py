@@ -25,6 +25,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--workers", type=int, default=1, help="of our server; one leaves most of two cores to the rest"
+    )
     parser.add_argument("--mlflow-python", default=sys.executable, help="a Python that has the MLflow to measure")
     arguments = parser.parse_args()
     seconds = arguments.seconds
@@ -44,7 +47,9 @@ def main() -> None:
         mlflow = _mlflow(arguments.mlflow_python, postgres, Path(scratch), seconds)
         results.say("FastTrackML")
         fasttrackml = _fasttrackml(postgres, Path(scratch), seconds)
-        stepstream = load.measure(postgres, Path(scratch) / "stepstream", seconds, arguments.processes)
+        stepstream = load.measure(
+            postgres, Path(scratch) / "stepstream", seconds, arguments.processes, arguments.workers
+        )
     ours = stepstream["log_to_committed"]["points_per_s"]
     unindexed = floor["unindexed"]["points_per_s"]
     shapes = stepstream["server_only"]

@@ -24,6 +24,9 @@ _AWAY: Final = (
     asyncpg.TooManyConnectionsError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
+    # Not there yet, or closed to this user: for a client that has frames to deliver it is as good as away.
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
     OSError,
     TimeoutError,
     asyncio.TimeoutError,

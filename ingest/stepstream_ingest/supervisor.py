@@ -49,15 +49,16 @@ async def serve(config: ServerConfig) -> None:
                 workers.start()
                 try:
                     await workers.wait_until_ready(stop)
-                    host, port = listener.getsockname()[:2]
-                    shown = f"[{host}]" if ":" in host else host
-                    print(
-                        f"StepStream is ready at http://{shown}:{port} (workers: {config.workers}, database: {described})",
-                        flush=True,
-                    )
+                    _say_ready(config, listener, described)
                     await _watch(stop, workers, cluster)
                 finally:
                     await workers.stop()
+
+
+def _say_ready(config: ServerConfig, listener: socket.socket, database: str) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(f"StepStream is ready at {address} (workers: {config.workers}, database: {database})", flush=True)
 
 
 def listen(host: str, port: int) -> socket.socket:

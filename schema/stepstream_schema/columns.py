@@ -87,7 +87,9 @@ def decode_ints(header: list[int], count: int, section: Bytes8) -> Int64s:
 # One for each thread would be faster to reach, but contexts are cheap beside the columns they compress.
 def deflate(sections: list[bytes]) -> bytes:
     """The columns of one record as one zstd block that states its inflated size."""
-    return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True).compress(b"".join(sections))
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True, write_checksum=True).compress(
+        b"".join(sections)
+    )
 
 
 def inflate(body: bytes, expected_bytes: int) -> Bytes8:

@@ -90,10 +90,13 @@ class Cluster:
             settings |= {"listen_addresses": "127.0.0.1", "port": str(self.tcp_port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [*unprivileged(), self._binaries.path("postgres"), "-D", str(self.directory), *options]
+        self._launch(command)
+        await self._wait_until_accepting()
+
+    def _launch(self, command: list[str]) -> None:
         with open(self.directory.parent / "postgres.log", "ab") as log:
             # SIGINT is PostgreSQL's fast shutdown.
             self._process = child.start(command, on_parent_death=signal.SIGINT, output=log)
-        await self._wait_until_accepting()
 
     async def stop(self) -> None:
         """Fast shutdown: open transactions are rolled back, everything committed is on disk."""

@@ -1,0 +1,63 @@
+import asyncio
+
+from stepstream_schema import paths
+from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
+
+
+async def test_runs_and_experiments_are_made_read_and_finished_by_request(database_url):
+    async with running(database_url) as client:
+        made = await (await client.post(paths.EXPERIMENTS, json={"name": "mine"})).json()
+        again = await (await client.post(paths.EXPERIMENTS, json={"name": "mine"})).json()
+        assert made == again == await get(client, f"{paths.EXPERIMENTS}/{made['experiment_id']}")
+        assert made == await get(client, paths.EXPERIMENTS, name="mine")
+        body = {"experiment": "mine", "name": "by hand", "run_id": RUN}
+        run = await (await client.post(paths.RUNS, json=body)).json()
+        assert (run["run_id"], run["status"], run["experiment_id"]) == (RUN, "RUNNING", made["experiment_id"])
+        listed = await get(client, paths.RUNS, experiment_id=made["experiment_id"])
+        assert [one["run_id"] for one in listed["runs"]] == [RUN]
+        done = await (await client.post(paths.run(RUN) + "/finish", json={"status": "FAILED"})).json()
+        assert done["status"] == "FAILED"
+        assert done["end_time_ms"]
+
+
+async def test_what_cannot_be_done_gets_a_reason(database_url):
+    async with running(database_url) as client:
+        for response, status in (
+            (await client.get(paths.run("f" * 32)), 404),
+            (await client.get(paths.run("zzz")), 400),
+            (await client.get(paths.EXPERIMENTS, params={"name": "none"}), 404),
+            (await client.post(paths.EXPERIMENTS, json={"name": ""}), 400),
+            (await client.post(paths.EXPERIMENTS, data=b"{"), 400),
+            (await client.post(paths.run(RUN) + "/finish", json={"status": "DONE"}), 400),
+            (await client.get(paths.RUNS, params={"limit": "0"}), 400),
+            (await client.get("/nothing"), 404),
+            (await client.delete(paths.RUNS), 405),
+        ):
+            assert response.status == status, response.url
+            assert (await response.json())["error_code"]
+
+
+async def test_a_silent_run_that_promised_heartbeats_fails_and_its_next_frame_revives_it(database_url):
+    async with running(database_url, heartbeat_timeout_s=0.3) as client:
+        await post(client, frame(1, start(heartbeat_s=1)))
+        await fetch(database_url, "UPDATE writers SET seen_at = seen_at - interval '1 hour'")
+        for _ in range(100):
+            run = await get(client, paths.run(RUN))
+            if run["status"] == "FAILED":
+                break
+            await asyncio.sleep(0.05)
+        else:
+            raise AssertionError("the silent run is still said to be running")
+        assert run["lost"]
+        await post(client, frame(2, metrics({"a": [1.0]})))
+        run = await get(client, paths.run(RUN))
+    assert (run["status"], run["lost"], run["end_time_ms"]) == ("RUNNING", False, None)
+
+
+async def test_a_silent_run_that_promised_nothing_is_left_alone(database_url):
+    async with running(database_url, heartbeat_timeout_s=0.1) as client:
+        await post(client, frame(1, start(heartbeat_s=0)))
+        await fetch(database_url, "UPDATE writers SET seen_at = seen_at - interval '1 hour'")
+        rows = await fetch(database_url, "SELECT pg_sleep(0.5)")
+        assert rows
+        assert (await get(client, paths.run(RUN)))["status"] == "RUNNING"
