@@ -10,6 +10,8 @@ from typing import Protocol
 class Open(Protocol):
     """A run that wants to be told."""
 
+    def _before_fork(self) -> None: ...
+
     def _after_fork_in_child(self) -> None: ...
 
     def _at_exit(self, *, failed: bool) -> None: ...
@@ -27,7 +29,7 @@ def register(run: Open) -> None:
         _hooked = True
         atexit.register(_exit)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_forked)
+            os.register_at_fork(before=_forking, after_in_child=_forked)
 
 
 def unregister(run: Open) -> None:
@@ -40,6 +42,11 @@ def flush_at_multiprocessing_exit() -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, _exit, exitpriority=100)
+
+
+def _forking() -> None:
+    for run in list(_OPEN):
+        run._before_fork()
 
 
 def _forked() -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 WAKE_BYTES: Final = 4 * 2**20
 """Seal before the interval is over when this much waits: about 50,000 values, one full frame."""
 
+LOAD_TIMEOUT_S: Final = 10.0
+"""How long a fork waits, at most, for the modules that a run has just begun to load; it takes a third of a second."""
+
 # Senders of the parent process, kept alive in forked children: collecting their sockets would take them out of the
 # epoll set that the child shares with its parent.
 _ABANDONED: list[object] = []
@@ -149,6 +152,7 @@ class Run:
         self._pipeline: Pipeline | None = None
         self._sender: Sender | None = None
         self._ready = threading.Event()
+        self._loaded = threading.Event()
         self._asleep = False
         self._points_dropped = 0
         self._bad_values = 0
@@ -195,7 +199,9 @@ class Run:
             sender.start()
         except Exception as error:  # noqa: BLE001 - said, and the training goes on
             self._notices.once("open", f"the tracker could not start, and nothing will be stored: {error!r}")
+        finally:
             self._ready.set()
+            self._loaded.set()
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log values that belong together, at `step`; without one, calls are counted from 0.
@@ -410,6 +416,11 @@ class Run:
         """First use in a forked child: its threads start, and what it logs is sent before it leaves."""
         lifecycle.flush_at_multiprocessing_exit()
         self._launch()
+
+    def _before_fork(self) -> None:
+        # A child that is forked while modules are being imported would inherit them half done, for good.
+        if not self._asleep:
+            self._loaded.wait(LOAD_TIMEOUT_S)
 
     def _after_fork_in_child(self) -> None:
         """A child inherits rank and attempt, and none of the parent's points, numbers, files or threads."""

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from stepstream.errors import ConfigurationError
 
+from stepstream.errors import ConfigurationError
 from stepstream.settings import DEFAULT_TRACKING_URI, load
 
 

@@ -1,0 +1,130 @@
+"""A server that is away: log() goes on, and says once what it could not keep."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import stepstream
+from tests.e2e import stored
+from tests.servers import free_port
+
+
+@pytest.fixture
+def nowhere() -> str:
+    return f"http://127.0.0.1:{free_port()}"
+
+
+async def test_what_is_logged_during_an_outage_is_delivered_after_it(server_factory, tmp_path):
+    server = server_factory()
+    await asyncio.to_thread(server.stop)
+    run = stepstream.start_run(experiment="outage", tracking_uri=server.url, spool_dir=tmp_path / "spool")
+    for step in range(1000):
+        run.log({"loss": float(step)}, step=step)
+    assert not await asyncio.to_thread(run.flush, 1.0)
+    assert run.lag.points_unacknowledged == 1000
+    await asyncio.to_thread(server.restart)
+    assert await asyncio.to_thread(run.flush, 30.0)
+    assert run.lag.frames_unacknowledged == 0
+    report = await asyncio.to_thread(run.finish)
+    assert report.delivered
+    assert await stored.count(server.database_url, run.run_id) == 1000
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+async def test_finish_keeps_its_limit_and_says_where_the_rest_lies(nowhere, tmp_path, caplog):
+    run = stepstream.start_run(tracking_uri=nowhere, spool_dir=tmp_path / "spool")
+    run.log({"loss": 1.0}, step=0)
+    before = time.monotonic()
+    report = await asyncio.to_thread(run.finish, "FINISHED", 0.5)
+    assert time.monotonic() - before < 10
+    assert (report.delivered, report.points_left) == (False, 1)
+    assert report.spool_dir == tmp_path / "spool"
+    assert "stepstream sync" in caplog.text
+    assert len(list((tmp_path / "spool").glob("*.seg"))) == 1
+    run.log({"loss": 2.0})
+    assert run.stats.points_dropped == 1
+    assert run.finish() is report
+
+
+async def test_a_full_buffer_drops_counts_and_says_so_once(nowhere, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("stepstream.run.Run._launch", lambda run: None)
+    run = stepstream.start_run(tracking_uri=nowhere, spool_dir=tmp_path, buffer_bytes=2**16)
+    for step in range(1000):
+        run.log({"loss": 1.0}, step=step)
+    dropped = run.stats.points_dropped
+    assert 0 < dropped < 1000
+    assert run.lag.points_buffered == 1000 - dropped
+    assert caplog.text.count("the buffer of") == 1
+
+
+async def test_bad_values_are_counted_said_once_and_never_raised(nowhere, tmp_path, caplog):
+    run = stepstream.start_run(tracking_uri=nowhere, spool_dir=tmp_path / "spool")
+    for _ in range(5):
+        run.log({"good": 1.0, "bad": "text", "worse": None})
+        run.log(3)
+    assert run.stats.bad_values == 15
+    assert caplog.text.count("a value was not logged") == 1
+    run.log_param("", "x")
+    run.set_tag("t" * 300, "x")
+    report = await asyncio.to_thread(run.finish, "FINISHED", 0.3)
+    assert report.points_left == 5
+    assert run.stats.bad_values == 17
+
+
+async def test_every_call_is_in_the_spool_before_it_returns(server_factory, nowhere, tmp_path):
+    server = server_factory()
+    script = (
+        "import os, signal, stepstream\n"
+        "run = stepstream.start_run(spool_interval='every call')\n"
+        "for step in range(50):\n"
+        "    run.log({'loss': float(step)}, step=step)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    run_id = "ef" * 16
+    environment = os.environ | {
+        "STEPSTREAM_TRACKING_URI": nowhere,
+        "STEPSTREAM_SPOOL_DIR": str(tmp_path),
+        "STEPSTREAM_RUN_ID": run_id,
+    }
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], env=environment, check=False)
+    sync = [sys.executable, "-m", "stepstream.cli", "sync", str(tmp_path), "--tracking-uri", server.url]
+    done = await asyncio.to_thread(subprocess.run, sync, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    points = await stored.points(server.database_url, run_id)
+    assert {point.step: point.value for point in points} == {step: float(step) for step in range(50)}
+
+
+async def test_the_async_twin_leaves_the_event_loop_alone(server_factory, tmp_path):
+    server = server_factory()
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.01)
+            beats += 1
+
+    heart = asyncio.create_task(beat())
+    async with stepstream.AsyncRun(tracking_uri=server.url, spool_dir=tmp_path / "spool") as run:
+        run.log_params({"lr": 0.1})
+        for step in range(100):
+            run.log({"loss": 1.0 / (step + 1)})
+        before = beats
+        assert await run.flush(timeout=20)
+        assert beats > before
+    heart.cancel()
+    assert await stored.count(server.database_url, run.run_id) == 100
+    rows = await stored.fetch(server.database_url, "SELECT status FROM runs WHERE run_id = $1::text::uuid", run.run_id)
+    assert rows[0]["status"] == "FINISHED"
+
+
+def test_the_light_client_imports_quickly_and_brings_nothing_heavy():
+    script = "import json, sys, stepstream; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules = set(json.loads(done.stdout))
+    assert not modules & {"numpy", "zstandard", "aiohttp", "asyncio", "asyncpg", "msgpack"}
