@@ -99,7 +99,7 @@ async def test_forked_children_write_for_themselves_and_double_nothing(server_fa
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["delivered"]
-    assert said["codes"] == [0, 0, 0, 0]
+    assert said["codes"] == [0, 0, 0, 0], done.stderr
     assert len({writer for writer, _ in said["children"]} | {said["writer"]}) == 4
     assert {rank for _, rank in said["children"]} == {3}
     points = await stored.points(server.database_url, said["run_id"])
@@ -112,9 +112,10 @@ async def test_forked_children_write_for_themselves_and_double_nothing(server_fa
         ("forked", 9, 3): 1,
     }
     rows = await stored.fetch(
-        server.database_url, "SELECT status FROM runs WHERE run_id = $1::text::uuid", said["run_id"]
+        server.database_url, "SELECT writer, status FROM writers WHERE run_id = $1::text::uuid", said["run_id"]
     )
-    assert rows[0]["status"] == "FINISHED"
+    # The children flush and go; only the process that started the run says how it ended.
+    assert {row["writer"] for row in rows if row["status"] == "FINISHED"} == {said["writer"]}
 
 
 async def test_512_clients_that_come_back_together_are_all_served(server_factory):
