@@ -2,7 +2,7 @@
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,6 +83,13 @@ class Delivery:
         if now < self._not_before and self._peek():
             return self._not_before - now
         return None
+
+    def without(self, request: Request, gone: Container[Pending]) -> Request:
+        """The same request without frames that are no longer ours to send."""
+        self._in_flight.discard(request)
+        rest = Request(tuple(frame for frame in request.frames if frame not in gone))
+        self._in_flight.add(rest)
+        return rest
 
     def answered(self, request: Request, ahead: Iterable[int], now: float) -> list[Pending]:
         """The server answered: frames that are settled, for good. `ahead` are indices to be sent again."""

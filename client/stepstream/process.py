@@ -19,6 +19,8 @@ class ProcessId:
     """When it started, in the system's own units; empty when the system does not tell."""
     boot_id: str
     """Which boot of the host; empty when the system does not tell."""
+    namespace: str = ""
+    """Which of the host's process namespaces: two containers may share a host's name and boot, and not their pids."""
 
     def as_dict(self) -> dict[str, str | int]:
         """For JSON."""
@@ -37,16 +39,16 @@ def parent() -> ProcessId:
 
 def of(pid: int) -> ProcessId:
     """The process `pid` on this host."""
-    return ProcessId(host=socket.gethostname(), pid=pid, start=start_of(pid), boot_id=boot_id())
+    return ProcessId(host=socket.gethostname(), pid=pid, start=start_of(pid), boot_id=boot_id(), namespace=namespace())
 
 
 def is_dead(other: ProcessId, here: ProcessId) -> bool | None:
-    """Whether `other` has ended, as `here`'s host can tell; None when it cannot: another host, or a start not known."""
+    """Whether `other` has ended, as `here` can tell; None when it cannot: another host or container, no start known."""
     if other.host != here.host:
         return None
     if other.boot_id != here.boot_id:
         return True
-    if not other.start:
+    if other.namespace != here.namespace or not other.start:
         return None
     return start_of(other.pid) != other.start
 
@@ -72,6 +74,14 @@ def parse_stat_start(stat: str) -> str:
     # The second field is the command in parentheses and may itself hold spaces and parentheses.
     fields = stat[stat.rindex(")") + 2 :].split()
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def namespace() -> str:
+    """Which process namespace of the host this process lives in; empty when the system has none."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 @lru_cache(maxsize=1)

@@ -108,7 +108,9 @@ class Sender:
 
     async def _send(self, transport: Transport, request: Request) -> None:
         try:
-            frames = [self._read(pending) for pending in request.frames]
+            frames = [data for pending in request.frames if (data := self._read(pending)) is not None]
+            if len(frames) < len(request.frames):
+                request = self._hand_over(request)
             answer = await transport.post(frames)
             self._note(request, answer)
             ahead = [index for index, _ in answer.ahead]
@@ -133,9 +135,19 @@ class Sender:
             if self._event is not None:
                 self._event.set()
 
-    def _read(self, pending: Pending) -> bytes:
+    def _hand_over(self, request: Request) -> Request:
+        """Settle frames whose segment another process has claimed: they are its to deliver, under their own numbers."""
+        gone = [pending for pending in request.frames if self._read(pending) is None]
+        self._outbox.settle(gone)
+        self._notices.once("claimed", "another process took segments of this run's spool and delivers them itself")
+        return self._delivery.without(request, gone)
+
+    def _read(self, pending: Pending) -> bytes | None:
+        """The frame; None when its segment is gone, which is not this writer's doing."""
         try:
             return self._outbox.read(pending)
+        except FileNotFoundError:
+            return None
         except (OSError, SpoolDamaged) as error:
             self.points_refused += pending.points
             self._notices.once(

@@ -97,15 +97,18 @@ def _rename(path: Path, state: str) -> Path | None:
 
 
 def _token(owner: ProcessId) -> str:
-    return ".".join(NOT_IN_NAMES.sub("_", part) for part in (str(owner.pid), owner.start, owner.boot_id, owner.host))
+    parts = (str(owner.pid), owner.start, owner.boot_id, owner.host, owner.namespace)
+    return ".".join(NOT_IN_NAMES.sub("_", part) for part in parts)
 
 
 def _claimer_dead(state: str, here: ProcessId) -> bool | None:
     """Whether the process that claimed the segment is dead; None when this host cannot tell."""
-    pid, start, boot, host = [*state.removeprefix("claim-").split("."), "", "", "", ""][:4]
+    pid, start, boot, host, namespace = [*state.removeprefix("claim-").split("."), "", "", "", "", ""][:5]
     mine = _token(here).split(".")
     if host != mine[3] or not pid.isdigit():
         return None
     if boot != mine[2]:
         return True
+    if namespace != mine[4]:
+        return None
     return _token(process.of(int(pid))).split(".")[1] != start

@@ -106,3 +106,14 @@ def test_every_frame_is_settled_exactly_once_whatever_fails(seed, count):
             case _:
                 settled += [frame.seq for frame in subject.answered(request, [], now)]
     assert sorted(settled) == list(range(1, count + 1))
+
+
+def test_frames_that_another_process_has_claimed_leave_their_request():
+    subject = delivery()
+    for seq in range(1, 4):
+        subject.add(pending(seq))
+    request = subject.due(0.0)
+    rest = subject.without(request, [request.frames[1]])
+    assert [frame.seq for frame in rest.frames] == [1, 3]
+    assert [frame.seq for frame in subject.answered(rest, ahead=[], now=0.0)] == [1, 3]
+    assert subject.is_idle

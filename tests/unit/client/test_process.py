@@ -1,4 +1,5 @@
 import ctypes
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -118,3 +119,9 @@ def test_ps_tells_a_start_where_there_is_no_proc_in_any_time_zone(monkeypatch):
 def test_without_ps_a_start_is_not_known_and_nothing_is_raised(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert process.start_from_ps(os.getpid()) == ""
+
+
+def test_a_process_of_another_container_can_be_told_neither_dead_nor_alive():
+    here = process.current()
+    assert process.is_dead(dataclasses.replace(here, namespace="pid:[1]"), here) is None
+    assert process.is_dead(here, here) is False

@@ -1,0 +1,132 @@
+"""The real server process: what it refuses to start with, and how it ends."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from stepstream_ingest.errors import DatabaseTooNew
+from stepstream_ingest.migrations import migrate
+from stepstream_schema import batch, paths
+from tests.integration.app import frame, metrics, start
+from tests.servers import free_port
+
+
+def refused(*arguments: str) -> str:
+    """What a server says that does not start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stepstream.cli", "server", *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children_of(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return [int(child) for child in children.read().split()]
+
+
+def post(url: str, *frames: bytes) -> dict:
+    request = urllib.request.Request(url + paths.FRAMES, batch.pack(frames), {"Content-Type": "application/msgpack"})
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)
+
+
+def test_a_server_that_cannot_start_says_why_and_what_to_do(server_factory, initialised_directory, tmp_path):
+    server = server_factory()
+    port = str(free_port())
+    assert "--port" in refused("--port", str(server.port), "--data-dir", str(tmp_path / "new"))
+    in_use = refused("--port", port, "--data-dir", str(server.directory))
+    assert f"in use by process {server.pid}" in in_use
+    away = refused("--port", port, "--database-url", "postgresql://me:hidden@127.0.0.1:1/x")
+    assert "127.0.0.1" in away
+    assert "hidden" not in away
+    assert "STEPSTREAM_TOKEN" in refused("--port", port, "--host", "0.0.0.0")
+    old = tmp_path / "old"
+    shutil.copytree(initialised_directory, old)
+    (old / "postgres" / "PG_VERSION").write_text("9\n")
+    assert "pg_dumpall" in refused("--port", port, "--data-dir", str(old))
+    newer = tmp_path / "newer"
+    shutil.copytree(initialised_directory, newer)
+    (newer / "format.json").write_text('{"format": 99}')
+    assert "newer StepStream" in refused("--port", port, "--data-dir", str(newer))
+
+
+def test_sigterm_drains_and_leaves_nothing_running(server_factory):
+    server = server_factory("--workers", "2")
+    assert post(server.url, frame(1, start(), metrics({"a": [1.0]})))["stored"] == 1
+    family = [*children_of(server.pid), server.postmaster()]
+    assert server.stop() == 0
+    assert not [pid for pid in family if is_alive(pid)]
+    server.restart()
+    assert post(server.url, frame(1, start(), metrics({"a": [1.0]})))["duplicates"] == 1
+
+
+def test_a_killed_supervisor_takes_its_workers_and_postgresql_with_it(server_factory):
+    server = server_factory("--workers", "2")
+    family = [*children_of(server.pid), server.postmaster()]
+    server.kill()
+    deadline = time.monotonic() + 20
+    while any(is_alive(pid) for pid in family):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_killed_worker_is_replaced(server_factory):
+    server = server_factory("--workers", "1")
+    worker = next(pid for pid in children_of(server.pid) if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(worker, 9)
+    deadline = time.monotonic() + 20
+    while is_alive(worker) or not server.answers():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert post(server.url, frame(1, start()))["stored"] == 1
+
+
+def test_the_counters_of_all_workers_are_added_up(server_factory):
+    server = server_factory("--workers", "2")
+    for seq in range(1, 21):
+        post(server.url, frame(seq, metrics({"a": [1.0, 2.0]})))
+    with urllib.request.urlopen(server.url + paths.METRICS) as response:
+        lines = response.read().decode().splitlines()
+    assert "stepstream_points_stored_total 40.0" in lines
+
+
+async def test_a_server_runs_on_a_postgresql_that_it_is_given(server_factory, empty_database_url):
+    server = server_factory("--database-url", empty_database_url)
+    answer = await asyncio.to_thread(post, server.url, frame(1, start(), metrics({"a": [1.0, 2.0]})))
+    assert answer["stored"] == 1
+    connection = await asyncpg.connect(empty_database_url)
+    assert await connection.fetchval("SELECT sum(points) FROM frames") == 2
+    await connection.close()
+    await asyncio.to_thread(server.stop)
+
+
+async def test_migrations_are_applied_once_by_servers_that_start_together(empty_database_url):
+    applied = await asyncio.gather(*[migrate(empty_database_url) for _ in range(4)])
+    assert sorted(len(names) for names in applied) == [0, 0, 0, 1]
+
+
+async def test_a_database_of_a_newer_stepstream_is_left_alone(database_url):
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("INSERT INTO schema_migrations (version, name) VALUES (999, 'future')")
+    await connection.close()
+    with pytest.raises(DatabaseTooNew, match="999"):
+        await migrate(database_url)

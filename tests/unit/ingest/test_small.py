@@ -1,0 +1,65 @@
+"""Small deciders of the server: admission, authorisation, configuration."""
+
+import argparse
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepstream_ingest import config
+from stepstream_ingest.auth import authorised
+from stepstream_ingest.errors import ServerSetupError
+from stepstream_ingest.worker_config import WorkerConfig
+from stepstream_ingest.write.admission import Admission
+
+
+@given(st.lists(st.integers(1, 60)))
+def test_the_bounds_are_kept_but_for_one_request_that_finds_nothing_else(sizes):
+    admission = Admission(max_bytes=50, max_requests=3)
+    held: list[int] = []
+    for size in sizes:
+        if admission.try_admit(size):
+            held.append(size)
+        elif held:
+            admission.release(held.pop(0))
+        assert (admission.bytes, admission.requests) == (sum(held), len(held))
+        assert len(held) <= 3
+        assert len(held) == 1 or sum(held) <= 50
+    for size in held:
+        admission.release(size)
+    assert (admission.bytes, admission.requests) == (0, 0)
+
+
+def test_the_token_is_taken_as_bearer_and_as_the_password_of_basic():
+    basic = base64.b64encode(b"me:secret").decode()
+    assert authorised("Bearer secret", "secret")
+    assert authorised("bearer secret", "secret")
+    assert authorised(f"Basic {basic}", "secret")
+    for wrong in ("", "Bearer", "Bearer Secret", "Basic secret", f"Basic {basic}x", "Digest secret", "Bearer sécret"):
+        assert not authorised(wrong, "secret")
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    config.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def test_every_problem_is_reported_at_once():
+    with pytest.raises(ServerSetupError) as caught:
+        config.load(parsed("--host", "0.0.0.0", "--port", "99999", "--workers", "0", "--database-url", "mysql://x"), {})
+    assert all(word in str(caught.value) for word in ("STEPSTREAM_TOKEN", "--port", "--workers", "postgresql://"))
+
+
+def test_beyond_this_machine_only_with_a_token_or_said_to_be_insecure():
+    assert config.load(parsed("--host", "0.0.0.0"), {"STEPSTREAM_TOKEN": "t"}).token == "t"
+    assert config.load(parsed("--host", "0.0.0.0", "--insecure"), {}).token is None
+    assert config.load(parsed("--host", "::1"), {}).host == "::1"
+    with pytest.raises(ServerSetupError, match="--insecure"):
+        config.load(parsed("--host", "example.org"), {})
+
+
+def test_a_worker_is_told_what_its_supervisor_knows():
+    told = WorkerConfig(dsn="postgresql://", token="t", worker=3)
+    assert WorkerConfig.from_json(told.to_json()) == told
