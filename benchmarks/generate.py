@@ -24,7 +24,8 @@ MAX_WAITING_BYTES = 24 * 2**20
 """The caller pauses above this much in its buffer, so that nothing is dropped: a training would be slower anyway."""
 MAX_UNACKNOWLEDGED_POINTS = 3_000_000
 """The caller pauses when the server is this far behind: the rate is what is committed, not what is piled up."""
-CONNECTIONS = 4
+CONNECTIONS = 8
+"""As many writers as each peer gets."""
 REQUEST_BYTES = 2 * 2**20
 
 

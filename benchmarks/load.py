@@ -21,20 +21,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--log-workers", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, Postgres(Path(scratch)) as postgres:
-        measured = measure(postgres, Path(scratch), arguments.seconds, arguments.processes, arguments.workers)
+        measured = measure(
+            postgres, Path(scratch), arguments.seconds, arguments.processes, arguments.workers, arguments.log_workers
+        )
     results.emit(**measured)
 
 
 def measure(
-    postgres: Postgres, scratch: Path, seconds: float, processes: int, workers: int | None = None
+    postgres: Postgres, scratch: Path, seconds: float, processes: int, workers: int | None, log_workers: int
 ) -> dict[str, Any]:
     """log() in processes, then ready frames of every shape; each on a fresh database."""
     measured: dict[str, Any] = {"server_only": {}}
     lost = 0
     database = postgres.fresh("stepstream_log")
-    with BenchmarkServer(scratch / "log", database, workers) as server:
+    with BenchmarkServer(scratch / "log", database, log_workers) as server:
         results.say(f"log() in {processes} processes")
         logged = log_in_processes(server.url, processes, seconds, 100)
     stored = asyncio.run(stored_points(database, logged["run_id"]))

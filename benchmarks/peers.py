@@ -25,9 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument(
-        "--workers", type=int, default=1, help="of our server; one leaves most of two cores to the rest"
-    )
+    parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--log-workers", type=int, default=1)
     parser.add_argument("--mlflow-python", default=sys.executable, help="a Python that has the MLflow to measure")
     arguments = parser.parse_args()
     seconds = arguments.seconds

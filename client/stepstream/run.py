@@ -212,18 +212,15 @@ class Run:
         try:
             values = dict(metrics)
             buffer = self._buffer
-            # The way of nearly every call, without a function call or a lock: see benchmarks/log_call.py.
-            if (
-                type(step) is int
-                and buffer.used < buffer.fast_bytes
-                and IMMEDIATE.issuperset(map(type, values.values()))
-            ):
+            # The way of nearly every call, without a function call or a lock: see benchmarks/log_call.py. A sum is an
+            # exact float only if no NumPy scalar, array or tensor is in it, and is faster than asking every type.
+            if type(step) is int and buffer.used < buffer.fast_bytes and type(sum(values.values())) is float:
                 buffer.rows.append((step, time_ns(), values))
                 buffer.used += ROW_BYTES + VALUE_BYTES * len(values)
             else:
                 self._log_with_care(values, step)
-        except Exception as error:  # noqa: BLE001 - the law of this class
-            self._bad(error)
+        except Exception:  # noqa: BLE001 - the law of this class; what cannot even be added up is told apart here
+            self._log_or_count(metrics, step)
 
     def log_metric(self, key: str, value: Any, step: int | None = None) -> None:
         """Log one value."""
@@ -341,12 +338,20 @@ class Run:
         else:
             self.finish("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
 
+    def _log_or_count(self, metrics: Mapping[str, Any], step: Any) -> None:
+        try:
+            self._log_with_care(dict(metrics), step)
+        except Exception as error:  # noqa: BLE001 - the law of this class
+            self._bad(error)
+
     def _log_with_care(self, values: dict[str, Any], step: Any) -> None:
         if step is not None and type(step) is not int:
             step = operator.index(step)
         if IMMEDIATE.issuperset(map(type, values.values())):
             taken = self._buffer.push(values, step)
         else:
+            # Adding up tensors would launch work on their device: from now on types are asked one by one.
+            self._buffer.fast_bytes = 0
             taken = self._push_captured(values, step)
         if not taken:
             self._drop(len(values))
