@@ -47,7 +47,12 @@ def main() -> None:
         results.say("FastTrackML")
         fasttrackml = _fasttrackml(postgres, Path(scratch), seconds)
         stepstream = load.measure(
-            postgres, Path(scratch) / "stepstream", seconds, arguments.processes, arguments.workers
+            postgres,
+            Path(scratch) / "stepstream",
+            seconds,
+            arguments.processes,
+            arguments.workers,
+            arguments.log_workers,
         )
     ours = stepstream["log_to_committed"]["points_per_s"]
     unindexed = floor["unindexed"]["points_per_s"]
