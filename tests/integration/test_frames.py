@@ -55,6 +55,16 @@ async def test_a_frame_too_far_ahead_is_sent_back_and_taken_once_the_mark_has_mo
     assert await stored_points(database_url) == 1
 
 
+async def test_a_bad_frame_too_far_ahead_is_refused_only_when_its_number_can_be_consumed(database_url):
+    bad = bytearray(frame(limits.CURSOR_WINDOW_FRAMES + 2, metrics({"loss": [1.0]})))
+    bad[-1] ^= 0xFF
+    async with running(database_url) as client:
+        first = await post(client, bytes(bad))
+        assert (first["refused"], [one["index"] for one in first["ahead"]]) == ([], [0])
+        await post(client, frame(1), frame(2))
+        assert [one["code"] for one in (await post(client, bytes(bad)))["refused"]] == ["malformed"]
+
+
 async def test_empty_frames_consume_their_numbers_and_leave_no_row(database_url):
     async with running(database_url) as client:
         assert (await post(client, frame(1), frame(2)))["stored"] == 2

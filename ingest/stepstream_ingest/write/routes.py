@@ -81,9 +81,12 @@ class FrameRoutes:
 def _answer(
     candidates: Sequence[Candidate], places: Sequence[int], refusals: Sequence[Refusal], committed: Committed
 ) -> web.Response:
-    refused = {refusal.index for refusal in refusals}
     fates = list(zip(places, candidates, committed.verdicts, committed.marks, strict=True))
     ahead = [{"index": index, "mark": mark} for index, _, verdict, mark in fates if verdict == "ahead"]
+    early = {one["index"] for one in ahead}
+    # Refused for good only once its number is consumed: before that it comes again, like any other frame.
+    refusals = [refusal for refusal in refusals if refusal.index not in early]
+    refused = {refusal.index for refusal in refusals}
     stored = [one for index, one, verdict, _ in fates if verdict == "new" and index not in refused]
     duplicates = sum(verdict == "duplicate" and index not in refused for index, _, verdict, _ in fates)
     _count(stored, duplicates, refusals, len(ahead))
@@ -91,7 +94,7 @@ def _answer(
         "stored": len(stored),
         "duplicates": duplicates,
         "refused": [asdict(refusal) for refusal in refusals],
-        "ahead": [one for one in ahead if one["index"] not in refused],
+        "ahead": ahead,
         "param_conflicts": [
             {"run_id": one.run_id, "key": one.key, "stored": one.stored, "refused": one.refused}
             for one in committed.conflicts
