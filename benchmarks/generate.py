@@ -15,6 +15,7 @@ import aiohttp
 import numpy as np
 
 from benchmarks import results
+from stepstream.buffer import ROW_BYTES, VALUE_BYTES
 from stepstream_schema import batch, paths
 from stepstream_schema import frame as wire
 from stepstream_schema.attempt import Attempt
@@ -73,6 +74,7 @@ def _log(seconds: float, values: int, rank: int) -> dict[str, Any]:
         dict(zip((f"metric_{n}" for n in range(values)), row, strict=True))
         for row in rng.normal(size=(1000, values)).tolist()
     ]
+    most_rows = MAX_WAITING_BYTES // (ROW_BYTES + VALUE_BYTES * values)
     step = 0
     for step in range(2000):
         run.log(rows[step % 1000], step=step)
@@ -83,7 +85,7 @@ def _log(seconds: float, values: int, rank: int) -> dict[str, Any]:
         for _ in range(200):
             step += 1
             run.log(rows[step % 1000], step=step)
-        while run._buffer.used > MAX_WAITING_BYTES or run.lag.points_unacknowledged > MAX_UNACKNOWLEDGED_POINTS:
+        while len(run._buffer.rows) > most_rows or run.lag.points_unacknowledged > MAX_UNACKNOWLEDGED_POINTS:
             time.sleep(0.002)
     delivered = run.flush(timeout=120)
     ended = time.time()

@@ -16,7 +16,9 @@ from stepstream.errors import (
     RunIdentityError,
     StepStreamError,
 )
-from stepstream.run import FinishReport, Lag, Run, Stats, start_run
+from stepstream.report import FinishReport, Lag, Stats
+from stepstream.run import Run
+from stepstream.start import start_run
 
 if TYPE_CHECKING:
     from stepstream.async_run import AsyncRun

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal
 
-from stepstream.run import FinishReport, Lag, Run, Stats, start_run
+from stepstream.report import FinishReport, Lag, Stats
+from stepstream.run import Run
+from stepstream.start import start_run
 
 
 class AsyncRun:

@@ -16,6 +16,9 @@ VALUE_BYTES: Final = 80
 MAX_DEFERRED_VALUES: Final = 16_384
 """Device scalars that wait for their stream: they hold device memory, so they have a budget of their own."""
 
+MIN_FAST_ROWS: Final = 64
+"""A row of which fewer would fit below the wake-up mark is not worth the fast way: copying it takes longer."""
+
 Row: TypeAlias = tuple[int, int, dict[str, float]]
 """(step, time in ns since the epoch, values)"""
 DeferredRow: TypeAlias = tuple[int, int, dict[str, "float | Deferred"]]
@@ -44,42 +47,54 @@ class Buffer:
     Law: what was pushed and returned True is in exactly one Batch, in order. The bound is exact for one thread; threads
     that push at the same instant may each exceed it by one row, since rows are counted without a lock: appending to a
     deque is atomic, and a lock would cost as much as all the rest of a call.
+
+    `Run.log` may append a plain row to `rows` itself while there are fewer than `fast_rows` and it holds no more than
+    `fast_values` values. What can come in that way is set aside from the bound as a whole, so that nobody has to add
+    it up.
     """
 
     __slots__ = (
         "_calls",
         "_deferred",
         "_deferred_values",
+        "_fast_allowed",
         "_lock",
         "_max_bytes",
         "_notes",
+        "_used",
         "_wake",
         "_wake_bytes",
-        "fast_bytes",
+        "fast_rows",
+        "fast_values",
         "rows",
-        "used",
     )
 
     def __init__(self, max_bytes: int, wake_bytes: int, wake: Callable[[], None]) -> None:
-        self._max_bytes = max_bytes
+        self._max_bytes = max_bytes - wake_bytes
         self._wake_bytes = wake_bytes
         self._wake = wake
         # Of the slow ways in. Reentrant: a signal handler or a destructor may log while this very thread holds it.
         self._lock = threading.RLock()
         self._calls = itertools.count()
+        self._used = 0
         self._deferred_values = 0
         self._deferred: list[DeferredRow] = []
         self._notes: list[Note] = []
+        self._fast_allowed = False
         self.rows: deque[Row] = deque()
-        """Where `Run.log` appends while `used` is below `fast_bytes`."""
-        self.used = 0
-        """Bytes pushed since the last drain."""
-        self.fast_bytes = 0
-        """Below this many bytes a row may be appended with no further question; 0 sends every call the slow way."""
+        """The rows, oldest first."""
+        self.fast_rows = 0
+        """0 sends every call the slow way."""
+        self.fast_values = 0
 
     def allow_fast(self) -> None:
-        """From now on a plain row may be appended directly, up to the point where the sealer must be woken."""
-        self.fast_bytes = self._wake_bytes
+        """From now on plain rows as wide as those that were seen may be appended directly."""
+        self._fast_allowed = True
+
+    def deny_fast(self) -> None:
+        """Every row comes by `push` from now on."""
+        self._fast_allowed = False
+        self.fast_rows = 0
 
     @property
     def points(self) -> int:
@@ -92,12 +107,14 @@ class Buffer:
     def push(self, values: dict[str, float], step: int | None) -> bool:
         """Take one row; the caller gives `values` away. Without a step, calls are counted."""
         size = ROW_BYTES + VALUE_BYTES * len(values)
-        if self.used + size > self._max_bytes:
+        if self._used + size > self._max_bytes:
             return False
         self.rows.append((next(self._calls) if step is None else step, time.time_ns(), values))
-        self.used += size
-        if self.used > self._wake_bytes:
+        self._used += size
+        if self._used > self._wake_bytes or len(self.rows) > self.fast_rows > 0:
             self._wake()
+        if len(values) > self.fast_values and self._fast_allowed:
+            self._widen(len(values), size)
         return True
 
     def push_deferred(self, values: "dict[str, float | Deferred]", step: int | None) -> bool:
@@ -105,11 +122,11 @@ class Buffer:
         size = ROW_BYTES + VALUE_BYTES * len(values)
         waiting = sum(isinstance(value, Deferred) for value in values.values())
         with self._lock:
-            if self.used + size > self._max_bytes or self._deferred_values + waiting > MAX_DEFERRED_VALUES:
+            if self._used + size > self._max_bytes or self._deferred_values + waiting > MAX_DEFERRED_VALUES:
                 return False
             if step is None:
                 step = next(self._calls)
-            self.used += size
+            self._used += size
             self._deferred_values += waiting
             self._deferred.append((step, time.time_ns(), values))
         return True
@@ -118,9 +135,9 @@ class Buffer:
         """Take one param, tag or status."""
         size = ROW_BYTES + len(note.key) + len(note.value or "")
         with self._lock:
-            if self.used + size > self._max_bytes:
+            if self._used + size > self._max_bytes:
                 return False
-            self.used += size
+            self._used += size
             self._notes.append(note)
         return True
 
@@ -131,7 +148,7 @@ class Buffer:
             rows = [self.rows.popleft() for _ in range(len(self.rows))]
             deferred, self._deferred = self._deferred, []
             notes, self._notes = self._notes, []
-            self.used = 0
+            self._used = 0
             self._deferred_values = 0
         if deferred and not wait_for_device:
             # Asked once a row: a device that catches up in between must not bring a row out twice, or never.
@@ -144,13 +161,20 @@ class Buffer:
         """Refuse everything from now on."""
         with self._lock:
             self._max_bytes = 0
-            self.fast_bytes = 0
+            self.deny_fast()
+
+    def _widen(self, values: int, size: int) -> None:
+        # A very wide row stays on the slow way: for its sake narrow ones would have to be counted as just as wide.
+        if size <= self._wake_bytes // MIN_FAST_ROWS:
+            # In this order: between the two, a row may be refused the fast way but none exceeds the bound.
+            self.fast_rows = self._wake_bytes // size
+            self.fast_values = values
 
     def _put_back(self, late: list[DeferredRow]) -> None:
         with self._lock:
             self._deferred = late + self._deferred
             for _, _, values in late:
-                self.used += ROW_BYTES + VALUE_BYTES * len(values)
+                self._used += ROW_BYTES + VALUE_BYTES * len(values)
                 self._deferred_values += sum(isinstance(value, Deferred) for value in values.values())
 
 

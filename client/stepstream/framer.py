@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from stepstream.buffer import Note, Row
+from stepstream.keys import key_problem
 from stepstream_schema import frame as wire
-from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.errors import FrameError
 from stepstream_schema.records import (
@@ -162,21 +162,6 @@ class Framer:
         if len(self._known) >= KNOWN_KEY_SETS:
             self._known.clear()
         self._known.add(keys)
-
-
-def key_problem(key: object) -> str:
-    """Why `key` cannot name a metric, param or tag; empty when it can."""
-    if not isinstance(key, str):
-        return f"a key must be text, not {type(key).__name__}"
-    if not key or "\0" in key:
-        return f"a key must be non-empty and hold no NUL character: {key[:40]!r}"
-    if len(key) > limits.MAX_KEY_CHARS:
-        return f"a key may have {limits.MAX_KEY_CHARS} characters, not {len(key)}: {key[:40]!r}..."
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return f"a key must be valid Unicode text: {key[:40]!r}"
-    return ""
 
 
 def _fits_float(value: float) -> bool:

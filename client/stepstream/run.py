@@ -6,16 +6,16 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from stepstream import identity, lifecycle, names, process, settings
-from stepstream.buffer import ROW_BYTES, VALUE_BYTES, Buffer, Note
+from stepstream import lifecycle, names, settings
+from stepstream.buffer import Buffer, Note
 from stepstream.errors import BadValue
+from stepstream.keys import key_problem
 from stepstream.notices import Notices
+from stepstream.report import FinishReport, Lag, Stats
 from stepstream.values import IMMEDIATE, Deferred, capture
 from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
@@ -33,91 +33,6 @@ LOAD_TIMEOUT_S: Final = 10.0
 # Senders of the parent process, kept alive in forked children: collecting their sockets would take them out of the
 # epoll set that the child shares with its parent.
 _ABANDONED: list[object] = []
-_started = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lag:
-    """What was logged and is not yet durable on the server."""
-
-    points_buffered: int
-    """In memory, not yet in the spool."""
-    frames_unacknowledged: int
-    """In the spool, not yet acknowledged."""
-    points_unacknowledged: int
-    bytes_spooled: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """What has happened to the points of this writer, counted."""
-
-    points_acknowledged: int
-    points_dropped: int
-    """Lost: the buffer or the spool was full."""
-    points_refused: int
-    """Lost: the server will not take them, or the spool was damaged."""
-    bad_values: int
-    """Never logged: not a number, or a key that cannot be stored."""
-    param_conflicts: int
-    frames_sealed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishReport:
-    """How finish() ended."""
-
-    delivered: bool
-    """Everything logged is durable on the server."""
-    frames_left: int
-    points_left: int
-    spool_dir: Path
-    """Where the rest lies; `stepstream sync` delivers it."""
-
-
-def start_run(
-    experiment: str | None = None,
-    run_name: str | None = None,
-    *,
-    run_id: str | None = None,
-    rank: int | None = None,
-    params: Mapping[str, object] | None = None,
-    tags: Mapping[str, object] | None = None,
-    tracking_uri: str | None = None,
-    token: str | None = None,
-    spool_dir: str | Path | None = None,
-    spool_interval: float | str | None = None,
-    buffer_bytes: int | None = None,
-    finish_timeout: float | None = None,
-) -> "Run":
-    """Start a run, or join it: every rank of a job that calls this logs into one run.
-
-    Nothing has to be reachable. Raises ConfigurationError for settings that cannot be meant, and RunIdentityError
-    when several nodes have nothing that tells them which run is theirs.
-    """
-    global _started
-    loaded = settings.load(
-        os.environ,
-        experiment=experiment,
-        tracking_uri=tracking_uri,
-        token=token,
-        spool_dir=spool_dir,
-        spool_interval=spool_interval,
-        buffer_bytes=buffer_bytes,
-        finish_timeout=finish_timeout,
-    )
-    job = identity.detect(os.environ, parent=process.parent(), run_id=run_id, ordinal=_started)
-    _started += 1
-    run = Run(
-        run_id=job.run_id or os.urandom(16).hex(),
-        run_name=run_name,
-        rank=job.rank if rank is None else rank,
-        attempt=job.attempt,
-        settings=loaded,
-    )
-    run.log_params(params or {})
-    run.set_tags(tags or {})
-    return run
 
 
 class Run:
@@ -212,11 +127,16 @@ class Run:
         try:
             values = dict(metrics)
             buffer = self._buffer
-            # The way of nearly every call, without a function call or a lock: see benchmarks/log_call.py. A sum is an
-            # exact float only if no NumPy scalar, array or tensor is in it, and is faster than asking every type.
-            if type(step) is int and buffer.used < buffer.fast_bytes and type(sum(values.values())) is float:
-                buffer.rows.append((step, time_ns(), values))
-                buffer.used += ROW_BYTES + VALUE_BYTES * len(values)
+            rows = buffer.rows
+            # The way of nearly every call, without a lock or a function of ours: see benchmarks/log_call.py. A sum is
+            # an exact float only if no NumPy scalar, array or tensor is in it, and is faster than asking every type.
+            if (
+                len(rows) < buffer.fast_rows
+                and len(values) <= buffer.fast_values
+                and type(step) is int
+                and type(sum(values.values())) is float
+            ):
+                rows.append((step, time_ns(), values))
             else:
                 self._log_with_care(values, step)
         except Exception:  # noqa: BLE001 - the law of this class; what cannot even be added up is told apart here
@@ -351,7 +271,7 @@ class Run:
             taken = self._buffer.push(values, step)
         else:
             # Adding up tensors would launch work on their device: from now on types are asked one by one.
-            self._buffer.fast_bytes = 0
+            self._buffer.deny_fast()
             taken = self._push_captured(values, step)
         if not taken:
             self._drop(len(values))
@@ -378,7 +298,7 @@ class Run:
             text = str(value).replace("\0", "�").encode("utf-8", "replace").decode()
             if len(text) > most_chars:
                 self._notices.once(f"{kind} cut", f"the value of {kind} {key!r} was cut to {most_chars} characters")
-            problem = _key_problem(key)
+            problem = key_problem(key)
             if problem:
                 raise BadValue(problem)
             if self._finished is not None:
@@ -439,19 +359,3 @@ class Run:
     def _at_exit(self, *, failed: bool) -> None:
         with contextlib.suppress(Exception):  # nobody is left to tell, and the spool has what there is
             self.finish("FAILED" if failed else "FINISHED")
-
-
-def _key_problem(key: object) -> str:
-    if not isinstance(key, str) or not key or "\0" in key:
-        return f"a key must be non-empty text without NUL characters, not {key!r:.40}"
-    if len(key) > limits.MAX_KEY_CHARS:
-        return f"a key may have {limits.MAX_KEY_CHARS} characters, not {len(key)}"
-    return "" if key.isprintable() or key.isascii() or _encodes(key) else f"a key must be valid Unicode: {key!r:.40}"
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -63,7 +63,8 @@ def main() -> int:
         "points_left": report.points_left,
         "dropped": stats.points_dropped + stats.points_refused + stats.bad_values,
     }
-    print(json.dumps(said), flush=True)
+    # One write for line and newline: the ranks of a launcher share this pipe.
+    os.write(1, (json.dumps(said) + "\n").encode())
     return 0
 
 

@@ -162,10 +162,7 @@ class SpoolWriter:
             while written < len(data):
                 written += os.write(self._descriptor, data[written:] if written else data)
         except OSError:
-            # Half an entry would end the segment for every reader: take it back, or else begin another segment.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self._offset)
-                self._sound = True
+            self._take_back(self._descriptor)
             raise
         place = Location(self.number, self._offset, len(data))
         self._offset += len(data)
@@ -173,6 +170,15 @@ class SpoolWriter:
         self._total += len(data)
         self._sound = True
         return place
+
+    def _take_back(self, descriptor: int) -> None:
+        """Half an entry would end the segment for every reader; one that must stay makes the next begin another."""
+        try:
+            os.ftruncate(descriptor, self._offset)
+        except OSError as error:
+            self.last_error = f"segment {self.number} ends with half an entry: {error}"
+        else:
+            self._sound = True
 
     def _unlink(self, number: int) -> None:
         for state in ("seg", "open"):
