@@ -125,7 +125,7 @@ class Run:
         their device later, without a synchronisation in the training loop.
         """
         try:
-            values = dict(metrics)
+            values = {**metrics}
             buffer = self._buffer
             rows = buffer.rows
             # The way of nearly every call, without a lock or a function of ours: see benchmarks/log_call.py. A sum is
@@ -134,7 +134,7 @@ class Run:
                 len(rows) < buffer.fast_rows
                 and len(values) <= buffer.fast_values
                 and type(step) is int
-                and type(sum(values.values())) is float
+                and type(sum(values.values(), 0.0)) is float
             ):
                 rows.append((step, time_ns(), values))
             else:

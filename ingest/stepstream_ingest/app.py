@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from aiohttp import web
@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 
 from stepstream_ingest import auth, telemetry
 from stepstream_ingest.database import Database
+from stepstream_ingest.drain import Drain
 from stepstream_ingest.errors import ApiError, DatabaseAway
 from stepstream_ingest.read.history import History
 from stepstream_ingest.read.routes import ReadRoutes
@@ -30,12 +31,6 @@ REAPER_SHARE: Final = 6
 """Silent runs are looked for this many times within the time after which they are given up."""
 
 
-class Drain:
-    """Set once the worker is told to end: what is admitted is finished, what is new is sent elsewhere."""
-
-    is_on = False
-
-
 def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     """The application, and the switch that drains it."""
     database = Database(config.dsn)
@@ -43,7 +38,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     queue = CommitQueue(Committer(database))
     tracking = TrackingStore(database)
     app = web.Application(
-        middlewares=[_errors, _draining(drain), auth.middleware(config.token)],
+        middlewares=[_errors, drain.middleware(), auth.middleware(config.token)],
         client_max_size=limits.MAX_REQUEST_BYTES,
     )
     admission = Admission(max_bytes=config.queue_bytes, max_requests=config.queue_requests)
@@ -97,16 +92,6 @@ async def _reap(tracking: TrackingStore, timeout_s: float) -> None:
         if lost:
             telemetry.RUNS_LOST.inc(lost)
             LOGGER.warning("%d runs fell silent and are marked failed; their next frame revives them", lost)
-
-
-def _draining(drain: Drain) -> Any:
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if drain.is_on and request.path == paths.FRAMES:
-            raise ApiError(503, "DRAINING", "this server is stopping; nothing of this request is stored", 1)
-        return await handler(request)
-
-    return check
 
 
 @web.middleware

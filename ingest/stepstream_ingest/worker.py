@@ -16,6 +16,8 @@ from stepstream_ingest.app import create_app
 from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
 
 LOGGER: Final = logging.getLogger(__name__)
+CLOSE_S: Final = 1.0
+"""After the drain, for the last answers to leave."""
 BACKLOG: Final = 1024
 """512 clients that come back together after an outage wait here, not in an error."""
 
@@ -23,7 +25,7 @@ BACKLOG: Final = 1024
 async def serve(config: WorkerConfig, listener: socket.socket) -> None:
     """Until SIGTERM or SIGINT; then what is admitted is committed and answered, within `drain_s`."""
     app, drain = create_app(config)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=config.drain_s, keepalive_timeout=75.0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S, keepalive_timeout=75.0)
     await runner.setup()
     site = web.SockSite(runner, listener, backlog=BACKLOG)
     await site.start()
@@ -33,7 +35,12 @@ async def serve(config: WorkerConfig, listener: socket.socket) -> None:
         loop.add_signal_handler(number, stop.set)
     LOGGER.info("worker %d is ready", config.worker)
     await stop.wait()
-    drain.is_on = True
+    await site.stop()
+    left = await drain.begin(config.drain_s)
+    if left:
+        LOGGER.warning(
+            "%d requests were not answered within %g s; their senders keep what they hold", left, config.drain_s
+        )
     await runner.cleanup()
     LOGGER.info("worker %d has drained", config.worker)
 

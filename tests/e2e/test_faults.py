@@ -221,3 +221,50 @@ async def test_two_jobs_at_once_on_one_host_are_two_runs(server_factory, tmp_pat
     for ids in runs:
         points = await stored.points(server.database_url, ids.pop())
         assert points == expected(range(100), 10, 0) + expected(range(100), 10, 1)
+
+
+async def left_behind(spool: Path, run_id: str) -> int:
+    """A trainer of which all is in the spool, in many segments, and that is dead; how many steps it logged."""
+    trainer = Trainer(
+        "http://127.0.0.1:9", spool, "--steps=400", "--keys=10", "--finish-timeout=0.5", STEPSTREAM_RUN_ID=run_id
+    )
+    assert not (await trainer.said())["delivered"]
+    return 400
+
+
+async def test_two_syncs_at_once_deliver_every_point_once(server_factory, tmp_path):
+    server = server_factory()
+    spool = tmp_path / "spool"
+    runs = [digit * 32 for digit in "abcdef"]
+    for run_id in runs:
+        await left_behind(spool, run_id)
+    sync = [sys.executable, "-m", "stepstream.cli", "sync", str(spool), "--tracking-uri", server.url]
+    done = await asyncio.gather(
+        *[asyncio.to_thread(subprocess.run, sync, capture_output=True, text=True, timeout=90) for _ in range(3)]
+    )
+    assert [one.returncode for one in done] == [0, 0, 0], [one.stderr for one in done]
+    for run_id in runs:
+        assert await stored.points(server.database_url, run_id) == expected(range(400), 10)
+    assert not [path for path in spool.iterdir() if path.is_file()]
+
+
+async def test_what_another_host_left_is_delivered_when_everything_is_asked_for(server_factory, tmp_path, monkeypatch):
+    server = server_factory()
+    spool, run_id = tmp_path / "spool", "ab" * 16
+    # A host is its name: `unshare --uts` would need privileges that not every machine gives.
+    script = "import socket, sys; socket.gethostname = lambda: 'elsewhere'\n"
+    script += "from tests.e2e.trainer import main; sys.argv = ['trainer', '--steps=50', '--finish-timeout=0.5']; main()"
+    environment = os.environ | {
+        "STEPSTREAM_TRACKING_URI": "http://127.0.0.1:9",
+        "STEPSTREAM_SPOOL_DIR": str(spool),
+        "STEPSTREAM_RUN_ID": run_id,
+    }
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], env=environment, check=True, timeout=60)
+    sync = [sys.executable, "-m", "stepstream.cli", "sync", str(spool), "--tracking-uri", server.url]
+    refused = await asyncio.to_thread(subprocess.run, sync, capture_output=True, text=True, timeout=60)
+    assert "elsewhere" in refused.stdout + refused.stderr
+    assert "--everything" in refused.stdout + refused.stderr
+    assert await stored.count(server.database_url, run_id) == 0
+    done = await asyncio.to_thread(subprocess.run, [*sync, "--everything"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert await stored.points(server.database_url, run_id) == expected(range(50), 10)

@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -130,3 +132,24 @@ async def test_a_database_of_a_newer_stepstream_is_left_alone(database_url):
     await connection.close()
     with pytest.raises(DatabaseTooNew, match="999"):
         await migrate(database_url)
+
+
+def test_a_request_that_is_under_way_at_sigterm_is_committed_and_answered(server_factory):
+    server = server_factory("--workers", "1")
+    body = batch.pack([frame(1, start(), metrics({"a": [1.0, 2.0]}))])
+    head = f"POST {paths.FRAMES} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(head + body[: len(body) // 2])
+        time.sleep(0.3)
+        os.kill(server.pid, signal.SIGTERM)
+        time.sleep(0.3)
+        connection.sendall(body[len(body) // 2 :])
+        answer = b""
+        while b'"stored"' not in answer:
+            piece = connection.recv(65536)
+            assert piece, answer
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert server.stop() == 0
+    server.restart()
+    assert post(server.url, frame(1, start(), metrics({"a": [1.0, 2.0]})))["duplicates"] == 1
