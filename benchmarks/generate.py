@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -102,35 +103,56 @@ def _log(seconds: float, values: int, rank: int) -> dict[str, Any]:
     }
 
 
+SEQ_MARK, STEP_MARK, TIME_MARK = 2**40, 2**41, 2**42
+"""Stand for what differs from frame to frame: as msgpack, a tag and eight bytes each, which are replaced."""
+
+
+DISTINCT_STEPS = 10_000
+"""Values repeat after so many steps: more than a chunk holds, so that nothing compresses better than noise does."""
+
+
 def ready_frames(run_id: str, writer: int, keys: int, steps: int) -> Iterator[bytes]:
-    """Distinct, numbered frames without end: columns are encoded once, and the number alone differs."""
-    rng = np.random.default_rng(writer)
+    """Distinct, numbered frames without end: columns are encoded beforehand; number, first step and time differ.
+
+    Values are float32 noise, as trainings make them; steps go on from frame to frame, times are jittered by 10 %.
+    """
     start = Start(experiment="load", name="ready frames", time_ms=1)
     yield wire.encode(wire.Frame(run_id=run_id, writer=writer, seq=1, rank=writer, attempt=Attempt(), records=(start,)))
-    template = wire.Frame(
+    rng = np.random.default_rng(writer)
+    templates = [_template(run_id, writer, keys, steps, rng) for _ in range(-(-DISTINCT_STEPS // steps))]
+    time_ms = 1_700_000_000_000
+    for number, (pieces, rest, lasted_ms) in enumerate(itertools.cycle(templates)):
+        marks = (number + 2, number * steps, time_ms)
+        yield b"".join([*(before + mark.to_bytes(8, "big") for before, mark in zip(pieces, marks, strict=True)), rest])
+        time_ms += lasted_ms
+
+
+def _template(
+    run_id: str, writer: int, keys: int, steps: int, rng: np.random.Generator
+) -> tuple[list[bytes], bytes, int]:
+    """A frame cut before each of its three marks, what follows the last, and how many ms it spans."""
+    gaps = rng.integers(90, 111, steps)
+    frame = wire.Frame(
         run_id=run_id,
         writer=writer,
-        seq=2**40,
+        seq=SEQ_MARK,
         rank=writer,
         attempt=Attempt(),
         records=(
             Matrix(
                 keys=tuple(f"layer.{number}.weight_norm" for number in range(keys)),
-                steps=np.arange(steps, dtype=np.int64),
-                times_ms=1_700_000_000_000 + np.cumsum(rng.integers(9, 12, steps)),
-                values=rng.normal(size=(keys, steps)),
+                steps=STEP_MARK + np.arange(steps, dtype=np.int64),
+                times_ms=TIME_MARK + np.cumsum(gaps) - gaps[0],
+                values=rng.normal(size=(keys, steps)).astype(np.float32).astype(np.float64),
             ),
         ),
     )
-    data = wire.encode(template)
-    # 2**40 is a msgpack uint64: a tag and eight bytes, big-endian, which are replaced by the number.
-    mark = b"\xcf" + (2**40).to_bytes(8, "big")
-    place = data.index(mark) + 1
-    before, after = data[:place], data[place + 8 :]
-    seq = 1
-    while True:
-        seq += 1
-        yield before + seq.to_bytes(8, "big") + after
+    data = wire.encode(frame)
+    pieces: list[bytes] = []
+    for mark in (SEQ_MARK, STEP_MARK, TIME_MARK):
+        before, _, data = data.partition(b"\xcf" + mark.to_bytes(8, "big"))
+        pieces.append(before + b"\xcf")
+    return pieces, data, int(gaps.sum())
 
 
 async def post_ready_frames(url: str, keys: int, steps: int, seconds: float) -> dict[str, Any]:

@@ -108,7 +108,9 @@ class Process:
 class BenchmarkServer(Process):
     """A `stepstream server`, on the given database or on one of its own."""
 
-    def __init__(self, directory: Path, database_url: str | None = None, workers: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, database_url: str | None = None, workers: int | None = None, *options: str
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         port = free_port()
         command = [sys.executable, "-m", "stepstream.cli", "server", "--port", str(port), "--data-dir", str(directory)]
@@ -116,4 +118,5 @@ class BenchmarkServer(Process):
             command += ["--database-url", database_url]
         if workers:
             command += ["--workers", str(workers)]
+        command += options
         super().__init__(command, f"http://127.0.0.1:{port}", directory / "server.log")

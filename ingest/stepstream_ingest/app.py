@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from stepstream_ingest import auth, telemetry
+from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.drain import Drain
 from stepstream_ingest.errors import ApiError, DatabaseAway
@@ -42,16 +43,22 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
         client_max_size=limits.MAX_REQUEST_BYTES,
     )
     admission = Admission(max_bytes=config.queue_bytes, max_requests=config.queue_requests)
-    FrameRoutes(queue, admission).add_to(app)
+    compaction = Compaction(database)
+    FrameRoutes(queue, admission, compaction.delay_s).add_to(app)
     ReadRoutes(History(database)).add_to(app)
     TrackingRoutes(tracking).add_to(app)
     _add_operations(app, tracking, drain)
 
     async def run(_: web.Application) -> AsyncIterator[None]:
         queue.start()
-        reaper = asyncio.create_task(_reap(tracking, config.heartbeat_timeout_s))
+        background = [asyncio.create_task(_reap(tracking, config.heartbeat_timeout_s))]
+        if config.compaction:
+            background.append(asyncio.create_task(compaction.run()))
         yield
-        reaper.cancel()
+        for task in background:
+            task.cancel()
+        # A pass that is cut short is rolled back whole.
+        await asyncio.gather(*background, return_exceptions=True)
         await queue.stop()
         await database.close()
 

@@ -28,6 +28,8 @@ class ServerConfig:
     """A run whose writers are silent for this long is marked failed."""
     drain_s: float
     """After SIGTERM, what is admitted is committed and answered for at most this long."""
+    compaction: bool
+    """Take part in compaction; some server on the same database must."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", type=Path, help="where the embedded PostgreSQL lives")
     parser.add_argument("--token", help="what clients must send; better given as STEPSTREAM_TOKEN")
     parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a token")
+    parser.add_argument(
+        "--no-compaction", action="store_true", help="only where another server on this database compacts"
+    )
     parser.add_argument("--heartbeat-timeout", type=float, default=60.0, metavar="S", help="default: 60")
     parser.add_argument("--drain-timeout", type=float, default=10.0, metavar="S", help="default: 10")
 
@@ -73,6 +78,7 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerCon
         token=token,
         heartbeat_timeout_s=arguments.heartbeat_timeout,
         drain_s=arguments.drain_timeout,
+        compaction=not arguments.no_compaction,
     )
 
 

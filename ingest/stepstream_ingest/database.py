@@ -1,6 +1,7 @@
 """The border to asyncpg: connections, and its errors in our words."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
@@ -14,6 +15,11 @@ Connection: TypeAlias = Any
 
 ACQUIRE_TIMEOUT_S: Final = 10.0
 COMMAND_TIMEOUT_S: Final = 60.0
+
+COPY_PIECE_BYTES: Final = 2**20
+"""Rows are handed to the driver in pieces of this size: each piece is one message."""
+COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+COPY_TRAILER: Final = struct.pack("!h", -1)
 
 _AWAY: Final = (
     asyncpg.PostgresConnectionError,
@@ -88,3 +94,16 @@ class Database:
                     server_settings={"application_name": "stepstream", "jit": "off"},
                 )
         return self._pool
+
+
+async def stream_copy(rows: Sequence[bytes]) -> AsyncIterator[bytes]:
+    """Rows in PostgreSQL's binary COPY format, framed as one stream."""
+    pieces: list[bytes] = [COPY_HEADER]
+    size = 0
+    for row in rows:
+        pieces.append(row)
+        size += len(row)
+        if size >= COPY_PIECE_BYTES:
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    yield b"".join([*pieces, COPY_TRAILER])

@@ -184,6 +184,7 @@ class Workers:
             token=self._config.token,
             heartbeat_timeout_s=self._config.heartbeat_timeout_s,
             drain_s=self._config.drain_s,
+            compaction=self._config.compaction,
             worker=number,
         )
         descriptor = self._listener.fileno()

@@ -37,6 +37,27 @@ GROUP_FRAMES: Final = Histogram(
     registry=REGISTRY,
 )
 RUNS_LOST: Final = Counter("stepstream_runs_lost", "Runs marked failed because they fell silent", registry=REGISTRY)
+BACKLOG_FRAMES: Final = Gauge(
+    "stepstream_backlog_frames", "Frames not yet compacted", multiprocess_mode="mostrecent", registry=REGISTRY
+)
+BACKLOG_POINTS: Final = Gauge(
+    "stepstream_backlog_points", "Points not yet compacted", multiprocess_mode="mostrecent", registry=REGISTRY
+)
+BACKLOG_BYTES: Final = Gauge(
+    "stepstream_backlog_bytes", "Frame bytes not yet compacted", multiprocess_mode="mostrecent", registry=REGISTRY
+)
+COMPACTED_POINTS: Final = Counter("stepstream_compacted_points", "Points moved into chunks", registry=REGISTRY)
+COMPACTED_FRAMES: Final = Counter("stepstream_compacted_frames", "Frames moved into chunks", registry=REGISTRY)
+TIDIED_CHUNKS: Final = Counter("stepstream_tidied_chunks", "Chunks merged into others", registry=REGISTRY)
+COMPACTION_FAILURES: Final = Counter(
+    "stepstream_compaction_failures", "Passes that failed by a defect", registry=REGISTRY
+)
+COMPACTION_SECONDS: Final = Histogram(
+    "stepstream_compaction_seconds",
+    "Time of one pass of compaction",
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+    registry=REGISTRY,
+)
 
 
 def exposition() -> bytes:

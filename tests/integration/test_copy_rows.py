@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stepstream_ingest.write.copy_rows import COLUMNS, HEADER, TRAILER, encode_row
+from stepstream_ingest.database import COPY_HEADER, COPY_TRAILER
+from stepstream_ingest.write.copy_rows import COLUMNS, encode_row
 from stepstream_ingest.write.summary import EMPTY, Summary
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.frame import Frame
@@ -24,7 +25,7 @@ async def stored(database_url: str, row: bytes):
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute("DELETE FROM frames")
-        source = io.BytesIO(HEADER + row + TRAILER)
+        source = io.BytesIO(COPY_HEADER + row + COPY_TRAILER)
         await connection.copy_to_table("frames", source=source, columns=COLUMNS, format="binary")
         return await connection.fetchrow("SELECT *, extract(epoch FROM received_at) AS at FROM frames")
     finally:

@@ -1,19 +1,17 @@
 """The transaction of one group: frames and cursors together, so that a frame is stored once or not at all."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from stepstream_ingest.database import Connection, Database
+from stepstream_ingest.database import Connection, Database, stream_copy
 from stepstream_ingest.write.candidate import Candidate
-from stepstream_ingest.write.copy_rows import COLUMNS, HEADER, TRAILER
+from stepstream_ingest.write.copy_rows import COLUMNS
 from stepstream_ingest.write.cursor import Cursor, Verdict
 from stepstream_ingest.write.group import Group, WriterKey, writer_key
 from stepstream_schema import sql
 
-COPY_CHUNK_BYTES: Final = 2**20
-"""Rows are handed to the driver in pieces of this size: each piece is one message."""
 KNOWN_MAX: Final = 100_000
 """Writers and runs whose rows are known to exist; beyond this many they are looked up again."""
 
@@ -105,7 +103,7 @@ class Committer:
 
     async def _copy(self, connection: Connection, rows: Sequence[bytes]) -> None:
         if rows:
-            await connection.copy_to_table("frames", source=_stream(rows), columns=COLUMNS, format="binary")
+            await connection.copy_to_table("frames", source=stream_copy(rows), columns=COLUMNS, format="binary")
 
     async def _runs(self, connection: Connection, group: Group) -> None:
         starts = group.announcements()
@@ -181,15 +179,3 @@ class Committer:
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-async def _stream(rows: Sequence[bytes]) -> AsyncIterator[bytes]:
-    pieces: list[bytes] = [HEADER]
-    size = 0
-    for row in rows:
-        pieces.append(row)
-        size += len(row)
-        if size >= COPY_CHUNK_BYTES:
-            yield b"".join(pieces)
-            pieces, size = [], 0
-    yield b"".join([*pieces, TRAILER])

@@ -31,9 +31,6 @@ COLUMNS: Final = (
     "maxs",
     "body",
 )
-HEADER: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
-TRAILER: Final = struct.pack("!h", -1)
-
 OID_INT4: Final = 23
 OID_INT8: Final = 20
 OID_FLOAT8: Final = 701

@@ -1,7 +1,8 @@
 """POST /v1/frames."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -18,14 +19,16 @@ from stepstream_schema.errors import FrameError
 
 RETRY_FULL_S: Final = 1
 RETRY_AWAY_S: Final = 2
+RETRY_BEHIND_S: Final = 2
 
 
 class FrameRoutes:
     """Admits, validates, submits and answers."""
 
-    def __init__(self, queue: CommitQueue, admission: Admission) -> None:
+    def __init__(self, queue: CommitQueue, admission: Admission, delay_s: Callable[[], float | None]) -> None:
         self._queue = queue
         self._admission = admission
+        self._delay_s = delay_s
 
     def add_to(self, app: web.Application) -> None:
         """Register the route."""
@@ -37,11 +40,17 @@ class FrameRoutes:
         if size is None or size > limits.MAX_REQUEST_BYTES:
             stated = "states no length" if size is None else f"has {size} bytes"
             raise ApiError(413, "TOO_LARGE", f"a request {stated} and may have {limits.MAX_REQUEST_BYTES}; send less")
+        delay = self._delay_s()
+        if delay is None:
+            telemetry.REQUESTS_TURNED_AWAY.labels("compaction behind").inc()
+            message = "compaction is behind; nothing of this request is stored"
+            raise ApiError(429, "COMPACTION_BEHIND", message, RETRY_BEHIND_S)
         if not self._admission.try_admit(size):
             telemetry.REQUESTS_TURNED_AWAY.labels("queue full").inc()
             raise ApiError(429, "QUEUE_FULL", "commits are behind; nothing of this request is stored", RETRY_FULL_S)
         self._measure()
         try:
+            await asyncio.sleep(delay)
             return await self._admitted(await request.read())
         finally:
             self._admission.release(size)

@@ -1,0 +1,131 @@
+"""The transaction of one pass: frames out, chunks in, summaries moved; all of it or nothing."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from stepstream_ingest.compact.backlog import Backlog, Group
+from stepstream_ingest.compact.chunk_rows import COLUMNS, Written, encode_block
+from stepstream_ingest.compact.gather import Block, Gathering
+from stepstream_ingest.database import Connection, Database, stream_copy
+from stepstream_ingest.errors import DatabaseAway
+from stepstream_schema import chunk, sql
+from stepstream_schema import frame as wire
+from stepstream_schema.records import Unknown
+
+PASS_POINTS: Final = 1_600_000
+"""One pass at most, but for its last frame: some 80 MB while it is encoded."""
+PASS_FRAMES: Final = 4096
+OUT_OF_ORDER_LOOSE: Final = 4
+"""A chunk that overlaps older ones makes every reader of it merge: it counts as so many small ones."""
+KNOWN_GROUPS: Final = 256
+"""Groups whose series numbers are remembered; forgetting one costs a query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What one pass did."""
+
+    frames: int
+    points: int
+    bytes: int
+    chunks: int
+
+
+class Compactor:
+    """Law: after any pass, and wherever one is cut short, each point is in exactly one frame or chunk."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql = sql.queries("compact")
+        self._known: dict[tuple[UUID, int, int], dict[str, int]] = {}
+
+    async def backlog(self) -> Backlog:
+        """What waits now. Raises DatabaseAway."""
+        rows = await self._database.fetch(self._sql["backlog"])
+        return Backlog.of(Group(**row) for row in rows)
+
+    async def compact(self, group: Group) -> Pass | None:
+        """One pass over the group; None when another process is at it. Raises DatabaseAway."""
+        try:
+            async with self._database.connection() as connection, connection.transaction():
+                return await self._compact(connection, group)
+        except BaseException:
+            # Numbers of series that were given out in a transaction that failed do not exist.
+            self._known.pop(_name(group), None)
+            raise
+
+    async def _compact(self, connection: Connection, group: Group) -> Pass | None:
+        run_id, rank, attempt = _name(group)
+        if not await connection.fetchval(self._sql["try_lock_group"], run_id, rank, attempt):
+            return None
+        rows = await connection.fetch(
+            self._sql["take_frames"], run_id, group.writers, group.rank, attempt, PASS_POINTS, PASS_FRAMES
+        )
+        # In the order of their writers, so that what was logged in order is found in order.
+        rows = sorted(rows, key=lambda row: (row["writer"], row["seq"]))
+        blocks, unknown = await asyncio.to_thread(_gathered, [row["body"] for row in rows])
+        kept = [rows[place] for place in unknown]
+        if kept:
+            columns = [[row[name] for row in kept] for name in ("writer", "seq", "body")]
+            await connection.execute(self._sql["keep_frames"], run_id, *columns)
+        size = sum(len(row["body"]) for row in rows)
+        frames = len(rows)
+        del rows, kept
+        chunks = points = 0
+        while blocks:
+            block = blocks.pop()
+            points += block.values.size
+            chunks += await self._store(connection, group, block)
+        return Pass(frames=frames, points=points, bytes=size, chunks=chunks)
+
+    async def _store(self, connection: Connection, group: Group, block: Block) -> int:
+        numbers = await self._numbers(connection, group, block.keys)
+        written = await asyncio.to_thread(encode_block, group.run_id, numbers, block)
+        await connection.copy_to_table("chunks", source=stream_copy(written.rows), columns=COLUMNS, format="binary")
+        moved = await connection.execute(self._sql["fold_series"], *fold_arguments(group.run_id, numbers, written))
+        if moved != f"UPDATE {len(numbers)}":
+            # The run was removed since its series were looked up; the next pass finds nothing of it.
+            raise DatabaseAway(f"series of run {group.run_id.hex} vanished under a pass")
+        return len(written.rows)
+
+    async def _numbers(self, connection: Connection, group: Group, keys: Sequence[str]) -> list[int]:
+        run_id, rank, attempt = _name(group)
+        known = self._known.setdefault((run_id, rank, attempt), {})
+        while len(self._known) > KNOWN_GROUPS:
+            self._known.pop(next(iter(self._known)))
+        missing = [key for key in keys if key not in known]
+        if missing:
+            await connection.execute(self._sql["lock_series_of_run"], run_id)
+            found = await connection.fetch(self._sql["find_series"], run_id, rank, attempt, missing)
+            known.update((row["key"], row["series_id"]) for row in found)
+            new = [key for key in missing if key not in known]
+            if new:
+                made = await connection.fetch(self._sql["create_series"], run_id, rank, attempt, new)
+                known.update((row["key"], row["series_id"]) for row in made)
+        return [known[key] for key in keys]
+
+
+def _name(group: Group) -> tuple[UUID, int, int]:
+    return group.run_id, -1 if group.rank is None else group.rank, group.attempt
+
+
+def _gathered(bodies: Sequence[bytes]) -> tuple[list[Block], list[int]]:
+    """The series in these frames, and which of the frames hold records that are not known here."""
+    gathering = Gathering()
+    unknown = []
+    for place, body in enumerate(bodies):
+        frame = wire.decode(body)
+        gathering.add(frame)
+        if any(isinstance(record, Unknown) for record in frame.records):
+            unknown.append(place)
+    return gathering.blocks(), unknown
+
+
+def fold_arguments(run_id: UUID, numbers: Sequence[int], written: Written) -> list[Any]:
+    """The arguments of the query `fold_series`."""
+    loose = int(written.points_each < chunk.MAX_POINTS // 2)
+    columns: list[Any] = [row.tolist() for row in (*written.ints, *written.floats)]
+    return [run_id, list(numbers), *columns, OUT_OF_ORDER_LOOSE, [loose] * len(numbers)]

@@ -1,0 +1,109 @@
+"""Frames of one group, turned into series. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stepstream_schema import points as ordered
+from stepstream_schema.columns import Float64s, Int64s
+from stepstream_schema.frame import Frame
+from stepstream_schema.points import Points
+from stepstream_schema.records import Matrix, Ragged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Block:
+    """k series that share their n steps and times, in canonical order."""
+
+    keys: tuple[str, ...]
+    steps: Int64s
+    times_ms: Int64s
+    values: Float64s
+    """Shape (k, n)."""
+
+
+@dataclass(slots=True)
+class Gathering:
+    """Collects frames.
+
+    Law: `blocks` hold every point of every frame that was added, once, and each key in one block.
+    """
+
+    _matrices: dict[tuple[str, ...], list[Matrix]] = field(default_factory=dict)
+    _parts: dict[str, list[Points]] = field(default_factory=dict)
+
+    def add(self, frame: Frame) -> None:
+        """Take the metrics of one frame."""
+        for record in frame.records:
+            if isinstance(record, Matrix):
+                self._matrices.setdefault(record.keys, []).append(record)
+            elif isinstance(record, Ragged):
+                for key, start, count in zip(record.keys, record.offsets, record.counts, strict=True):
+                    chosen = slice(int(start), int(start + count))
+                    part = Points(
+                        steps=record.steps[chosen], times_ms=record.times_ms[chosen], values=record.values[chosen]
+                    )
+                    self._parts.setdefault(key, []).append(part)
+
+    def blocks(self) -> list[Block]:
+        """The series, in as few blocks as they share steps and times."""
+        shared = self._keys_in_several_places()
+        blocks: list[Block] = []
+        for keys, matrices in self._matrices.items():
+            block = None if shared.intersection(keys) else _in_order(_concatenated(keys, matrices))
+            if block is not None:
+                blocks.append(block)
+            else:
+                self._split(keys, matrices)
+        return blocks + _regrouped(self._parts)
+
+    def _keys_in_several_places(self) -> set[str]:
+        seen = Counter(key for keys in self._matrices for key in keys)
+        return {key for key, times in seen.items() if times > 1} | (self._parts.keys() & seen.keys())
+
+    def _split(self, keys: tuple[str, ...], matrices: list[Matrix]) -> None:
+        for matrix in matrices:
+            for key, values in zip(keys, matrix.values, strict=True):
+                part = Points(steps=matrix.steps, times_ms=matrix.times_ms, values=values)
+                self._parts.setdefault(key, []).append(part)
+
+
+def _concatenated(keys: tuple[str, ...], matrices: list[Matrix]) -> Block:
+    return Block(
+        keys=keys,
+        steps=np.concatenate([matrix.steps for matrix in matrices]),
+        times_ms=np.concatenate([matrix.times_ms for matrix in matrices]),
+        values=np.concatenate([matrix.values for matrix in matrices], axis=1),
+    )
+
+
+def _in_order(block: Block) -> Block | None:
+    """The block in canonical order; None where values must decide it, since they may do so differently by key."""
+    if ordered.is_strictly_ordered(block.steps, block.times_ms):
+        return block
+    order = np.lexsort((block.times_ms, block.steps))
+    steps, times = block.steps[order], block.times_ms[order]
+    if not ordered.is_strictly_ordered(steps, times):
+        return None
+    return Block(keys=block.keys, steps=steps, times_ms=times, values=block.values[:, order])
+
+
+def _regrouped(parts: dict[str, list[Points]]) -> list[Block]:
+    groups: dict[tuple[bytes, bytes], list[tuple[str, Points]]] = {}
+    for key, pieces in parts.items():
+        points = ordered.canonical(ordered.joined(pieces))
+        groups.setdefault((points.steps.tobytes(), points.times_ms.tobytes()), []).append((key, points))
+    return [block_of(members) for members in groups.values()]
+
+
+def block_of(members: Iterable[tuple[str, Points]]) -> Block:
+    """One block of series that share steps and times."""
+    members = list(members)
+    return Block(
+        keys=tuple(key for key, _ in members),
+        steps=members[0][1].steps,
+        times_ms=members[0][1].times_ms,
+        values=np.stack([points.values for _, points in members]),
+    )

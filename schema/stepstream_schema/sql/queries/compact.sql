@@ -1,0 +1,122 @@
+-- Compaction: frames become chunks. A group is what shares series: one rank and attempt of one run.
+
+-- name: backlog
+-- What waits, by group. The size of a body is in its pointer: none is opened for this.
+SELECT run_id, rank, attempt, array_agg(DISTINCT writer) AS writers, count(*) AS frames, sum(points)::bigint AS points,
+    sum(octet_length(body))::bigint AS bytes,
+    extract(epoch FROM clock_timestamp() - min(received_at))::float8 AS age_s
+FROM frames
+GROUP BY run_id, rank, attempt
+
+-- name: try_lock_group
+-- Whether this transaction may compact the group; no other does until it ends.
+SELECT pg_try_advisory_xact_lock(hashtextextended($1::uuid::text || '/' || $2::integer || '/' || $3::bigint, 0)) AS ok
+
+-- name: take_frames
+-- The oldest frames of the group, up to so many points; they are gone when this transaction commits.
+WITH waiting AS (
+    SELECT writer, seq, sum(points) OVER (ORDER BY received_at, writer, seq) - points AS before
+    FROM frames
+    WHERE run_id = $1 AND writer = ANY ($2::bigint[]) AND rank IS NOT DISTINCT FROM $3::integer AND attempt = $4
+    ORDER BY received_at, writer, seq
+    LIMIT $6
+)
+DELETE FROM frames AS f USING waiting AS w
+WHERE f.run_id = $1 AND f.writer = w.writer AND f.seq = w.seq AND w.before < $5
+RETURNING f.writer, f.seq, f.received_at, f.body
+
+-- name: keep_frames
+-- Frames that hold records which this version does not know.
+INSERT INTO kept_frames (run_id, writer, seq, body)
+SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bytea[])
+ON CONFLICT DO NOTHING
+
+-- name: lock_series_of_run
+-- Numbers of series are given out one transaction at a time.
+SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 1))
+
+-- name: find_series
+-- The numbers of series by name.
+SELECT key, series_id FROM series
+WHERE run_id = $1 AND rank = $2 AND attempt = $3 AND context = '' AND key = ANY ($4::text[])
+
+-- name: create_series
+-- Series that do not exist yet, numbered after those that do.
+INSERT INTO series (run_id, series_id, key, rank, attempt)
+SELECT $1, (SELECT coalesce(max(series_id), 0) FROM series WHERE run_id = $1) + place, key, $2, $3
+FROM unnest($4::text[]) WITH ORDINALITY AS named (key, place)
+RETURNING key, series_id
+
+-- name: fold_series
+-- The summaries after new chunks. NaN counts as smaller than every number where the last value is sought, and as no
+-- number at all for minimum and maximum.
+UPDATE series AS s SET
+    points = s.points + d.points, nans = s.nans + d.nans, pos_infs = s.pos_infs + d.pos_infs,
+    neg_infs = s.neg_infs + d.neg_infs, value_sum = s.value_sum + d.value_sum,
+    (first_step, first_time_ms, first_value) = (
+        SELECT x.step, x.time_ms, x.value FROM (VALUES (s.first_step, s.first_time_ms, s.first_value),
+            (d.first_step, d.first_time_ms, d.first_value)) AS x (step, time_ms, value)
+        ORDER BY x.step, x.time_ms, x.value = 'NaN' DESC, x.value LIMIT 1),
+    (last_step, last_time_ms, last_value) = (
+        SELECT x.step, x.time_ms, x.value FROM (VALUES (s.last_step, s.last_time_ms, s.last_value),
+            (d.last_step, d.last_time_ms, d.last_value)) AS x (step, time_ms, value)
+        ORDER BY x.step DESC NULLS LAST, x.time_ms DESC, x.value = 'NaN', x.value DESC LIMIT 1),
+    (min_step, min_time_ms, min_value) = (
+        SELECT x.step, x.time_ms, x.value FROM (VALUES (s.min_step, s.min_time_ms, s.min_value),
+            (d.min_step, d.min_time_ms, d.min_value)) AS x (step, time_ms, value)
+        ORDER BY x.value, x.step, x.time_ms LIMIT 1),
+    (max_step, max_time_ms, max_value) = (
+        SELECT x.step, x.time_ms, x.value FROM (VALUES (s.max_step, s.max_time_ms, s.max_value),
+            (d.max_step, d.max_time_ms, d.max_value)) AS x (step, time_ms, value)
+        ORDER BY x.value = 'NaN', x.value DESC NULLS LAST, x.step, x.time_ms LIMIT 1),
+    loose = s.loose + d.loose
+        + CASE WHEN (d.first_step, d.first_time_ms) <= (s.last_step, s.last_time_ms) THEN $20::integer ELSE 0 END
+FROM unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::float8[],
+    $16::float8[], $17::float8[], $18::float8[], $19::float8[], $21::integer[])
+    AS d (series_id, first_step, first_time_ms, last_step, last_time_ms, min_step, min_time_ms, max_step, max_time_ms,
+        points, nans, pos_infs, neg_infs, first_value, last_value, min_value, max_value, value_sum, loose)
+WHERE s.run_id = $1 AND s.series_id = d.series_id
+
+-- name: untidy
+-- Groups with series whose chunks are worth merging: many loose ones, or any once the run has ended.
+SELECT s.run_id, nullif(s.rank, -1) AS rank, s.attempt, count(*) AS series
+FROM series AS s JOIN runs AS r USING (run_id)
+WHERE s.loose > 1 AND (s.loose >= $1 OR r.status <> 'RUNNING')
+GROUP BY s.run_id, s.rank, s.attempt
+LIMIT 100
+
+-- name: untidy_series
+-- The untidy series of a group.
+SELECT s.series_id
+FROM series AS s JOIN runs AS r USING (run_id)
+WHERE s.run_id = $1 AND s.rank = $2 AND s.attempt = $3 AND s.loose > 1 AND (s.loose >= $4 OR r.status <> 'RUNNING')
+ORDER BY s.series_id LIMIT $5
+
+-- name: chunk_bounds
+-- Where the chunks of these series lie, in order.
+SELECT series_id, chunk_id, first_step, first_time_ms, last_step, last_time_ms, points
+FROM chunks
+WHERE run_id = $1 AND series_id = ANY ($2::integer[]) AND body IS NOT NULL
+ORDER BY series_id, first_step, first_time_ms, chunk_id
+
+-- name: take_chunks
+-- The points of chunks that are about to be merged; they are gone when this transaction commits.
+DELETE FROM chunks
+WHERE run_id = $1 AND (series_id, first_step, chunk_id) IN (
+    SELECT * FROM unnest($2::integer[], $3::bigint[], $4::bigint[]))
+RETURNING series_id, chunk_id, body
+
+-- name: set_loose
+-- What is left to tidy.
+UPDATE series AS s SET loose = said.loose
+FROM unnest($2::integer[], $3::integer[]) AS said (series_id, loose)
+WHERE s.run_id = $1 AND s.series_id = said.series_id
+
+-- name: try_lock_vacuum
+-- One VACUUM of the frames at a time is enough.
+SELECT pg_try_advisory_lock(7310205) AS ok
+
+-- name: unlock_vacuum
+-- The other half of try_lock_vacuum.
+SELECT pg_advisory_unlock(7310205)
