@@ -9,8 +9,10 @@ DUE_POINTS: Final = 800_000
 """Worth a pass at once: 100 keys by a chunk of 8000 points each."""
 DUE_AGE_S: Final = 30.0
 """However little it is: a reader opens every frame that waits."""
-SOFT_BYTES: Final = 128 * 2**20
-"""Above this the writers are slowed: compaction has fallen behind by some seconds of full load."""
+SOFT_BYTES: Final = 32 * 2**20
+"""Above this the writers are slowed: what is compacted soon after it came is still in PostgreSQL's memory."""
+SLOW_BYTES: Final = 256 * 2**20
+"""From here on every request waits for a second."""
 HARD_BYTES: Final = 2**30
 """Above this they are turned away, and keep their frames."""
 MAX_DELAY_S: Final = 1.0
@@ -61,7 +63,7 @@ class Backlog:
     def due(self) -> list[Group]:
         """The groups that are worth a pass, the one with the most points first."""
         worth = DUE_POINTS
-        if self.bytes > SOFT_BYTES // 2:
+        if self.bytes > SOFT_BYTES:
             # Hundreds of ranks that each wait for a full pass would together hold everybody back.
             worth = min(worth, self.points // len(self.groups))
         due = [group for group in self.groups if group.points >= worth or group.age_s >= DUE_AGE_S]
@@ -70,5 +72,5 @@ class Backlog:
 
 def delay_s(waiting_bytes: int) -> float:
     """How long a writer is held back while so much waits; grows evenly between the two bounds."""
-    share = (waiting_bytes - SOFT_BYTES) / (HARD_BYTES - SOFT_BYTES)
+    share = (waiting_bytes - SOFT_BYTES) / (SLOW_BYTES - SOFT_BYTES)
     return MAX_DELAY_S * min(1.0, max(0.0, share))

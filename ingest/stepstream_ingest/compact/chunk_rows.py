@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from stepstream_ingest.compact.gather import Block
 from stepstream_schema import buckets as summaries
@@ -97,12 +98,30 @@ def _stride(index: chunk.Index) -> int:
 def _whole(ints: Int64s, floats: Float64s) -> tuple[Int64s, Float64s]:
     """One bucket of each series' buckets: (k, 12, b) and (k, 5, b) become (12, k) and (5, k)."""
     series, _, count = ints.shape
-    flat = Buckets(
-        np.ascontiguousarray(ints.transpose(1, 0, 2)).reshape(len(INTS), -1),
-        np.ascontiguousarray(floats.transpose(1, 0, 2)).reshape(len(FLOATS), -1),
+    each = np.arange(series)
+    # NaN stands in these rows only where a bucket has nothing else.
+    smallest = np.where(np.isnan(floats[:, 2]), np.inf, floats[:, 2]).argmin(axis=1)
+    largest = np.where(np.isnan(floats[:, 3]), -np.inf, floats[:, 3]).argmax(axis=1)
+    whole = Buckets(np.empty((len(INTS), series), np.int64), np.empty((len(FLOATS), series)))
+    parts = (
+        (summaries.FIRST, 0, np.zeros(series, np.intp)),
+        (summaries.LAST, 1, np.full(series, count - 1)),
+        (summaries.MIN, 2, _numbers_first(floats[:, 2], smallest)),
+        (summaries.MAX, 3, _numbers_first(floats[:, 3], largest)),
     )
-    merged = summaries.merge(flat, np.arange(series) * count)
-    return merged.ints, merged.floats
+    for where, row, places in parts:
+        whole.ints[where] = ints[each, where, places].T
+        whole.floats[row] = floats[each, row, places]
+    whole.ints[summaries.COUNTS] = ints[:, summaries.COUNTS].sum(axis=2).T
+    with np.errstate(over="ignore"):
+        whole.floats[4] = floats[:, 4].sum(axis=1)
+    return whole.ints, whole.floats
+
+
+def _numbers_first(values: Float64s, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """The places, but where one holds NaN while the row has a number, which can only be infinite, that one's."""
+    wrong = np.isnan(np.take_along_axis(values, places[:, None], axis=1)[:, 0])
+    return np.where(wrong, np.argmin(np.isnan(values), axis=1), places)
 
 
 def _fixed_parts(run_id: UUID, series: Sequence[int], ints: Int64s, floats: Float64s, stride: int) -> list[bytes]:

@@ -19,7 +19,7 @@ POLL_S: Final = 1.0
 AWAY_PAUSE_S: Final = 2.0
 STALE_S: Final = 2.0
 """A backlog older than this is looked up again before the next pass: writers are slowed by what it says."""
-VACUUM_BYTES: Final = 256 * 2**20
+VACUUM_BYTES: Final = 32 * 2**20
 """Deleted frames are reclaimed after this much: their space is used again before the table grows far."""
 VACUUM_S: Final = 60.0
 

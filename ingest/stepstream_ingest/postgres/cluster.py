@@ -33,10 +33,14 @@ SETTINGS: Final = {
     "listen_addresses": "",
     "shared_buffers": "256MB",
     # Bulk writing: fewer checkpoints, and fewer full pages after each.
-    "max_wal_size": "4GB",
+    "max_wal_size": "2GB",
+    "min_wal_size": "1GB",
     "checkpoint_timeout": "15min",
     "checkpoint_completion_target": "0.9",
+    # Frames that are compacted seconds after they came are still in memory; a ring would write them out first.
+    "vacuum_buffer_usage_limit": "0",
     "wal_buffers": "16MB",
+    "wal_init_zero": "on",
     "jit": "off",
     "logging_collector": "off",
 }
