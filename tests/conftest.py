@@ -38,6 +38,15 @@ async def database_url(cluster: Cluster) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+def store_url(cluster: Cluster) -> Iterator[str]:
+    """The same for a test that runs loops of its own."""
+    name = f"test_{next(_numbers)}"
+    asyncio.run(_execute(cluster.dsn, f"CREATE DATABASE {name} TEMPLATE template_stepstream"))
+    yield _database(cluster, name)
+    asyncio.run(_execute(cluster.dsn, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
 async def empty_database_url(cluster: Cluster) -> AsyncIterator[str]:
     """A database of this test's own without any schema."""
     name = f"test_{next(_numbers)}"

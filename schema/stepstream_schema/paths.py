@@ -8,6 +8,10 @@ RUNS: Final = "/v1/runs"
 HEALTH: Final = "/health"
 VERSION: Final = "/version"
 METRICS: Final = "/metrics"
+HISTORY: Final = "/v1/history"
+
+MSGPACK: Final = "application/msgpack"
+ARROW: Final = "application/vnd.apache.arrow.stream"
 
 
 def run(run_id: str) -> str:
@@ -23,3 +27,8 @@ def run_metrics(run_id: str) -> str:
 def run_history(run_id: str) -> str:
     """The points of one series."""
     return f"{RUNS}/{run_id}/metrics/history"
+
+
+def run_ranks(run_id: str) -> str:
+    """One metric over all ranks."""
+    return f"{RUNS}/{run_id}/metrics/ranks"

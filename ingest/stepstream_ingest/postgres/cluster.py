@@ -37,12 +37,15 @@ SETTINGS: Final = {
     "min_wal_size": "1GB",
     "checkpoint_timeout": "15min",
     "checkpoint_completion_target": "0.9",
-    # Frames that are compacted seconds after they came are still in memory; a ring would write them out first.
-    "vacuum_buffer_usage_limit": "0",
     "wal_buffers": "16MB",
     "wal_init_zero": "on",
     "jit": "off",
     "logging_collector": "off",
+}
+
+SINCE_16: Final = {
+    # Frames that are compacted seconds after they came are still in memory; a ring would write them out first.
+    "vacuum_buffer_usage_limit": "0",
 }
 
 
@@ -90,6 +93,8 @@ class Cluster:
             "max_connections": str(self._max_connections),
             "unix_socket_directories": str(self._sockets),
         }
+        if self._binaries.major >= 16:
+            settings |= SINCE_16
         if self.tcp_port is not None:
             settings |= {"listen_addresses": "127.0.0.1", "port": str(self.tcp_port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

@@ -1,22 +1,30 @@
-"""GET of series and histories."""
+"""Questions about metrics over HTTP."""
 
 import math
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 from uuid import UUID
 
-import msgpack
-import numpy as np
 import orjson
 from aiohttp import web
 
 from stepstream_ingest.errors import ApiError
-from stepstream_ingest.read.history import History, Wanted
-from stepstream_ingest.read.points import Points
-from stepstream_ingest.read.thin import thin
+from stepstream_ingest.read import formats, view
+from stepstream_ingest.read.formats import Columns
+from stepstream_ingest.read.history import MAX_ANSWER_POINTS, History, Wanted, Window
+from stepstream_ingest.read.layers import NO_RANK
+from stepstream_ingest.read.ranks import over_ranks
 from stepstream_schema import paths
 from stepstream_schema.attempt import Attempt
+from stepstream_schema.buckets import FLOATS, INTS, Buckets
+from stepstream_schema.points import NONE, Points
 
-MSGPACK: Final = "application/msgpack"
+MAX_BUCKETS: Final = 10_000
+MAX_SERIES: Final = 1_000
+"""Metrics of one question."""
+DEFAULT_BUCKETS: Final = 1_000
+POINTS_PER_BUCKET: Final = 4
 
 
 class ReadRoutes:
@@ -28,67 +36,127 @@ class ReadRoutes:
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
         app.router.add_get(paths.run_metrics("{run_id}"), self.series)
-        app.router.add_get(paths.run_history("{run_id}"), self.points)
+        app.router.add_get(paths.run_history("{run_id}"), self.one)
+        app.router.add_get(paths.run_ranks("{run_id}"), self.ranks)
+        app.router.add_post(paths.HISTORY, self.many)
 
     async def series(self, request: web.Request) -> web.Response:
         """The series of a run, each with its summary."""
-        run_id = await self._run(request)
+        run_id = _run_id(request.match_info["run_id"])
+        await self._check([run_id])
         rows = await self._history.series(run_id)
-        return _json({"series": [_series(row) for row in rows]})
+        return formats.respond({"series": [_series(row) for row in rows]}, "json")
 
-    async def points(self, request: web.Request) -> web.Response:
-        """The points of one series: all of them, or thinned to `points`."""
+    async def one(self, request: web.Request) -> web.StreamResponse:
+        """One metric: in full, as buckets, or as at most so many of its points."""
         query = request.query
-        key = query.get("key")
-        if not key:
-            raise ApiError(400, "INVALID_PARAMETER_VALUE", "say which series: ?key=loss")
-        rank = query.get("rank")
-        wanted = Wanted(
-            run_id=await self._run(request),
-            key=key,
-            rank=None if rank in (None, "", "none") else _int(rank or "", "rank"),
-            any_rank=rank is None,
-            attempt=_attempt(query.get("attempt")),
-            start_step=_optional_int(query.get("start_step"), "start_step"),
-            end_step=_optional_int(query.get("end_step"), "end_step"),
-        )
-        most = _optional_int(query.get("points"), "points")
-        if most is not None and most < 1:
-            raise ApiError(400, "INVALID_PARAMETER_VALUE", f"points must be at least 1, not {most}")
-        found = await self._history.points(wanted)
-        shown = found if most is None else thin(found, most)
-        head = {"key": key, "rank": wanted.rank, "attempt": query.get("attempt"), "count": len(found)}
-        if MSGPACK in request.headers.get("Accept", ""):
-            return web.Response(body=msgpack.packb(head | _bins(shown)), content_type=MSGPACK)
-        return _json(head | _lists(shown))
+        wanted = _wanted({**query, "run_id": request.match_info["run_id"]})
+        window = _window(query)
+        await self._check([wanted.run_id])
+        kind = formats.negotiate(request)
+        size = _size(query)
+        if kind == "arrow":
+            return await formats.stream_arrow(request, self._arrow(wanted, window, size))
+        answer = (await self._answers([wanted], window, size))[0]
+        # What was asked for, as it was asked.
+        return formats.respond(answer | {"rank": query.get("rank"), "attempt": query.get("attempt")}, kind)
 
-    async def _run(self, request: web.Request) -> UUID:
-        text = request.match_info["run_id"]
-        try:
-            run_id = UUID(text)
-        except ValueError:
-            raise ApiError(400, "INVALID_PARAMETER_VALUE", f"a run id is 32 hex digits, not {text[:60]!r}") from None
-        if not await self._history.run_exists(run_id):
-            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"there is no run {run_id.hex}")
-        return run_id
+    async def many(self, request: web.Request) -> web.Response:
+        """Metrics of several runs on one axis of steps."""
+        body = await _body(request)
+        asked = body.get("series")
+        if not isinstance(asked, list) or not asked or not all(isinstance(one, dict) for one in asked):
+            raise _invalid('say which: {"series": [{"run_id": ..., "key": ...}, ...]}')
+        if len(asked) > MAX_SERIES:
+            raise _invalid(f"one question may name {MAX_SERIES} series, not {len(asked)}")
+        wanted = [_wanted(one) for one in asked]
+        await self._check([one.run_id for one in wanted])
+        answers = await self._answers(wanted, _window(body), _size(body))
+        for one, answer in zip(asked, answers, strict=True):
+            answer |= {"run_id": str(one["run_id"]), "rank": one.get("rank"), "attempt": one.get("attempt")}
+        return formats.respond({"series": answers}, formats.negotiate(request))
+
+    async def ranks(self, request: web.Request) -> web.Response:
+        """One metric over all ranks of a run."""
+        query = request.query
+        wanted = _wanted({**query, "run_id": request.match_info["run_id"], "rank": None})
+        await self._check([wanted.run_id])
+        size = _size(query)
+        buckets = size[1] if size else DEFAULT_BUCKETS
+        axis, lines = await self._history.buckets([wanted], _window(query), buckets, by_rank=True)
+        found = [(one.rank, line) for one, line in lines if one.rank is not None and len(line)]
+        answer: dict[str, Any] = {
+            "key": wanted.key,
+            "ranks_seen": [None if rank == NO_RANK else rank for rank, _ in found],
+        }
+        return formats.respond(answer | asdict(over_ranks(axis, found)), formats.negotiate(request))
+
+    async def _answers(
+        self, wanted: list[Wanted], window: Window, size: tuple[str, int] | None
+    ) -> list[dict[str, Any]]:
+        if size is None:
+            return [
+                {"key": one.key, "count": len(points)} | _point_columns(points)
+                for one, points in await self._in_full(wanted, window)
+            ]
+        name, count = size
+        if name == "buckets":
+            _, lines = await self._history.buckets(wanted, window, count)
+            return [{"key": one.key, "count": _count(line)} | _bucket_columns(line) for one, line in lines]
+        _, lines = await self._history.buckets(wanted, window, max(1, count // POINTS_PER_BUCKET))
+        answers = []
+        for one, line in lines:
+            whole = _count(line)
+            points = view.real_points(line) if whole > count else await self._history.points(one, window)
+            answers.append({"key": one.key, "count": whole} | _point_columns(points))
+        return answers
+
+    async def _in_full(self, wanted: list[Wanted], window: Window) -> list[tuple[Wanted, Points]]:
+        found = []
+        total = 0
+        for one in wanted:
+            points = await self._history.points(one, window)
+            total += len(points)
+            if total > MAX_ANSWER_POINTS:
+                message = f"together that is more than {MAX_ANSWER_POINTS} points: ask for buckets, or for fewer series"
+                raise ApiError(413, "TOO_LARGE", message)
+            found.append((one, points))
+        return found
+
+    async def _arrow(self, wanted: Wanted, window: Window, size: tuple[str, int] | None) -> AsyncIterator[Columns]:
+        if size is not None and size[0] == "buckets":
+            _, lines = await self._history.buckets([wanted], window, size[1])
+            yield _bucket_columns(lines[0][1])
+            return
+        if size is not None:
+            answer = (await self._answers([wanted], window, size))[0]
+            yield {name: answer[name] for name in ("steps", "times_ms", "values")}
+            return
+        # First an empty batch: a series without points has a schema, too.
+        yield _point_columns(NONE)
+        async for points in self._history.stream(wanted, window):
+            yield _point_columns(points)
+
+    async def _check(self, run_ids: list[UUID]) -> None:
+        unknown = await self._history.unknown_runs(run_ids)
+        if unknown:
+            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"there is no run {min(unknown).hex}")
 
 
-def _bins(points: Points) -> dict[str, bytes]:
-    return {
-        "steps": points.steps.astype("<i8").tobytes(),
-        "times_ms": points.times_ms.astype("<i8").tobytes(),
-        "values": points.values.astype("<f8").tobytes(),
-    }
+def _point_columns(points: Points) -> dict[str, Any]:
+    return {"steps": points.steps, "times_ms": points.times_ms, "values": points.values}
 
 
-def _lists(points: Points) -> dict[str, Any]:
-    return {
-        "steps": points.steps,
-        "times_ms": points.times_ms,
-        "values": points.values
-        if np.isfinite(points.values).all()
-        else [_number(one) for one in points.values.tolist()],
-    }
+def _bucket_columns(buckets: Buckets) -> dict[str, Any]:
+    columns: dict[str, Any] = {name: buckets.int_column(name) for name in INTS if name != "count"}
+    columns["counts"] = buckets.int_column("count")
+    columns |= {name: buckets.float_column(name) for name in FLOATS}
+    columns["mean"] = buckets.means
+    return columns
+
+
+def _count(buckets: Buckets) -> int:
+    return int(buckets.int_column("count").sum())
 
 
 def _series(row: Any) -> dict[str, Any]:
@@ -98,45 +166,88 @@ def _series(row: Any) -> dict[str, Any]:
         "rank": row["rank"],
         "attempt": [attempt.scheduler, attempt.elastic, attempt.resume],
         "count": row["count"],
-        "last": _number(row["last"]),
+        "last": formats.number(row["last"]),
         "last_step": row["last_step"],
         "last_time_ms": row["last_time_ms"],
-        "min": _number(row["min"]),
-        "max": _number(math.nan if row["max"] is None else row["max"]),
+        "min": formats.number(row["min"]),
+        "max": formats.number(math.nan if row["max"] is None else row["max"]),
     }
 
 
-def _number(value: float) -> float | str:
-    """JSON has no NaN and no infinity; they travel as MLflow writes them."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+async def _body(request: web.Request) -> dict[str, Any]:
+    try:
+        body = orjson.loads(await request.read())
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, "MALFORMED", f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, "MALFORMED", "the body is not a JSON object")
+    return body
 
 
-def _json(said: dict[str, Any]) -> web.Response:
-    return web.Response(body=orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
+def _wanted(asked: Mapping[str, Any]) -> Wanted:
+    key = asked.get("key")
+    if not key or not isinstance(key, str):
+        raise _invalid("say which series: key=loss")
+    rank = asked.get("rank")
+    return Wanted(
+        run_id=_run_id(asked.get("run_id")),
+        key=key,
+        rank=None if rank is None else NO_RANK if rank in ("", "none") else _int(rank, "rank"),
+        attempt=_attempt(asked.get("attempt")),
+    )
 
 
-def _attempt(text: str | None) -> int | None:
-    if not text:
+def _window(asked: Mapping[str, Any]) -> Window:
+    return Window(
+        start=_optional_int(asked.get("start_step"), "start_step"), end=_optional_int(asked.get("end_step"), "end_step")
+    )
+
+
+def _size(asked: Mapping[str, Any]) -> tuple[str, int] | None:
+    """How much of an answer is wanted: (`buckets` or `points`, how many); None is all of it."""
+    given = [(name, asked[name]) for name in ("buckets", "points") if asked.get(name) not in (None, "")]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise _invalid("ask for buckets or for points, not for both")
+    name, value = given[0]
+    count = _int(value, name)
+    most = MAX_BUCKETS * (POINTS_PER_BUCKET if name == "points" else 1)
+    if not 1 <= count <= most:
+        raise _invalid(f"{name} must lie between 1 and {most}, not {count}")
+    return name, count
+
+
+def _run_id(value: object) -> UUID:
+    try:
+        return UUID(str(value))
+    except ValueError:
+        raise _invalid(f"a run id is 32 hex digits, not {str(value)[:60]!r}") from None
+
+
+def _attempt(text: Any) -> int | None:
+    if text in (None, ""):
         return None
     try:
-        scheduler, elastic, resume = (int(part) for part in text.split("."))
+        scheduler, elastic, resume = (int(part) for part in str(text).split("."))
         return Attempt(scheduler, elastic, resume).packed
     except ValueError:
-        message = f"an attempt is written scheduler.elastic.resume, for example 0.1.0, not {text!r}"
-        raise ApiError(400, "INVALID_PARAMETER_VALUE", message) from None
+        raise _invalid(f"an attempt is written scheduler.elastic.resume, for example 0.1.0, not {text!r:.40}") from None
 
 
-def _optional_int(text: str | None, name: str) -> int | None:
-    return None if text in (None, "") else _int(text or "", name)
+def _optional_int(value: Any, name: str) -> int | None:
+    return None if value in (None, "") else _int(value, name)
 
 
-def _int(text: str, name: str) -> int:
+def _int(value: Any, name: str) -> int:
     try:
-        value = int(text)
+        number = int(str(value))
     except ValueError:
-        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"{name} must be a whole number, not {text!r}") from None
-    if not -(2**63) <= value < 2**63:
-        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"{name} must fit int64")
-    return value
+        raise _invalid(f"{name} must be a whole number, not {value!r:.40}") from None
+    if not -(2**63) <= number < 2**63:
+        raise _invalid(f"{name} must fit int64")
+    return number
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError(400, "INVALID_PARAMETER_VALUE", message)

@@ -1,0 +1,93 @@
+"""Columns as JSON, as msgpack and as Arrow IPC: the border to pyarrow."""
+
+import io
+import math
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+import orjson
+from aiohttp import web
+
+from stepstream_ingest.errors import ApiError
+from stepstream_schema import paths
+
+Format: TypeAlias = Literal["json", "msgpack", "arrow"]
+Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+_TYPES: Final[dict[str, Format]] = {paths.MSGPACK: "msgpack", paths.ARROW: "arrow", "application/json": "json"}
+
+
+def negotiate(request: web.Request) -> Format:
+    """What the client wants: the first of our types in its Accept header, else JSON."""
+    for part in request.headers.get("Accept", "").split(","):
+        kind = _TYPES.get(part.split(";")[0].strip())
+        if kind is not None:
+            return kind
+    return "json"
+
+
+def respond(answer: dict[str, Any], kind: Format) -> web.Response:
+    """An answer whose arrays, at any depth, are columns."""
+    if kind == "msgpack":
+        return web.Response(body=msgpack.packb(answer, default=_bin), content_type=paths.MSGPACK)
+    if kind == "arrow":
+        raise ApiError(406, "NOT_ACCEPTABLE", "this answer has no Arrow form; ask for JSON or msgpack")
+    body = orjson.dumps(_for_json(answer), option=orjson.OPT_SERIALIZE_NUMPY)
+    return web.Response(body=body, content_type="application/json")
+
+
+def _bin(column: object) -> bytes:
+    """A column as little-endian words: int64, or float64."""
+    assert isinstance(column, np.ndarray)
+    return column.astype("<f8" if column.dtype.kind == "f" else "<i8").tobytes()
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _for_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_for_json(item) for item in value]
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            return [number(one) for one in value.tolist()]
+        return np.ascontiguousarray(value)
+    return value
+
+
+def number(value: float) -> float | str:
+    """JSON has no NaN and no infinity; they travel as MLflow writes them."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+async def stream_arrow(request: web.Request, batches: AsyncIterator[Columns]) -> web.StreamResponse:
+    """Columns as an Arrow IPC stream, a record batch for each; nothing but the present one is held."""
+    import pyarrow as arrow  # 30 MB that a server needs only once somebody exports
+
+    response = web.StreamResponse(headers={"Content-Type": paths.ARROW})
+    sink = io.BytesIO()
+    writer: Any = None
+    async for columns in batches:
+        table = arrow.record_batch(dict(columns))
+        if writer is None:
+            # Not before the first batch: until then an error is still an ordinary answer.
+            await response.prepare(request)
+            writer = arrow.ipc.new_stream(sink, table.schema)
+        writer.write_batch(table)
+        await response.write(_drain(sink))
+    assert writer is not None
+    writer.close()
+    await response.write(_drain(sink))
+    await response.write_eof()
+    return response
+
+
+def _drain(sink: io.BytesIO) -> bytes:
+    data = sink.getvalue()
+    sink.seek(0)
+    sink.truncate()
+    return data

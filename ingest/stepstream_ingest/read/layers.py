@@ -1,0 +1,188 @@
+"""What of a metric's series is seen: at each step the lowest rank's newest attempt. Pure.
+
+A metric has a layer for each (rank, attempt). Most chunks lie alone at their steps and are seen as a whole; where
+layers or chunks overlap, all of them are opened and decided step by step.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from stepstream_schema import points as ordered
+from stepstream_schema.buckets import Buckets
+from stepstream_schema.points import Points
+
+NO_RANK: Final = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Chunk:
+    """A chunk as its row describes it."""
+
+    series_id: int
+    chunk_id: int
+    stride: int
+    """Distance of its steps where it is one and the same, else 0."""
+    summary_only: bool
+    """Its points are gone with age."""
+    summary: Buckets
+    """One bucket."""
+
+    @property
+    def first_step(self) -> int:
+        """Its first step."""
+        return int(self.summary.ints[0, 0])
+
+    @property
+    def last_step(self) -> int:
+        """Its last step."""
+        return int(self.summary.ints[2, 0])
+
+    @property
+    def points(self) -> int:
+        """How many points it holds."""
+        return int(self.summary.ints[8, 0])
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Layer:
+    """One (rank, attempt) of a metric: its chunks in order, and the points that are not compacted yet."""
+
+    rank: int
+    """-1 where the writer has no rank."""
+    attempt: int
+    """Packed."""
+    chunks: list[Chunk] = field(default_factory=list)
+    loose: Points = ordered.NONE
+    """In canonical order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Something of one layer that is decided as a whole: a chunk, or loose points between two chunks."""
+
+    layer: int
+    """0 is seen first."""
+    first: tuple[int, int]
+    """(step, time in ms)"""
+    last: tuple[int, int]
+    chunk: Chunk | None
+    loose: Points | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Pieces that overlap; a lone one is seen as it is."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def lone_chunk(self) -> Chunk | None:
+        """The chunk that lies alone at its steps."""
+        return self.pieces[0].chunk if len(self.pieces) == 1 else None
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """The chunks in it."""
+        return [piece.chunk for piece in self.pieces if piece.chunk is not None]
+
+
+def in_order_of_sight(layers: Iterable[Layer]) -> list[Layer]:
+    """The lowest rank first, of one rank the newest attempt first."""
+    return sorted(layers, key=lambda layer: (layer.rank, layer.attempt))
+
+
+def clusters(layers: Sequence[Layer]) -> list[Cluster]:
+    """What is seen of the layers, given in order of sight, by rising step."""
+    pieces = sorted(_pieces(layers), key=lambda piece: (piece.first, piece.layer))
+    found: list[list[Piece]] = []
+    reach = (0, 0)
+    for piece in pieces:
+        if found and _touches(piece, found[-1], reach):
+            found[-1].append(piece)
+            reach = max(reach, piece.last)
+        else:
+            found.append([piece])
+            reach = piece.last
+    return [Cluster(tuple(members)) for members in found]
+
+
+def _touches(piece: Piece, cluster: Sequence[Piece], reach: tuple[int, int]) -> bool:
+    if piece.first[0] != reach[0]:
+        return piece.first[0] < reach[0]
+    # Within one layer a step may go on in the next chunk; between layers a step is decided for one of them.
+    alone = all(member.layer == piece.layer for member in cluster)
+    return piece.first < reach if alone else True
+
+
+def _pieces(layers: Sequence[Layer]) -> list[Piece]:
+    pieces: list[Piece] = []
+    covers: list[_Cover] = []
+    edges = np.unique(np.array([chunk.first_step for layer in layers for chunk in layer.chunks], np.int64))
+    for number, layer in enumerate(layers):
+        for chunk in layer.chunks:
+            if not any(cover.hides(chunk) for cover in covers):
+                ints = chunk.summary.ints
+                first, last = (int(ints[0, 0]), int(ints[1, 0])), (int(ints[2, 0]), int(ints[3, 0]))
+                pieces.append(Piece(number, first, last, chunk, None))
+        pieces += _loose_pieces(number, layer.loose, edges)
+        covers += _covers(layer.chunks)
+    return pieces
+
+
+def _loose_pieces(number: int, loose: Points, edges: npt.NDArray[np.int64]) -> list[Piece]:
+    """Cut where chunks begin, so that late points open only the chunks they fall into."""
+    if not len(loose):
+        return []
+    cuts = np.unique(np.concatenate([[0], np.searchsorted(loose.steps, edges), [len(loose)]])).tolist()
+    pieces = []
+    for start, end in itertools.pairwise(cuts):
+        part = loose.take(slice(start, end))
+        first = (int(part.steps[0]), int(part.times_ms[0]))
+        pieces.append(Piece(number, first, (int(part.steps[-1]), int(part.times_ms[-1])), None, part))
+    return pieces
+
+
+@dataclass(frozen=True, slots=True)
+class _Cover:
+    """Steps that a layer is known to have, every `stride` from `first` to `last`."""
+
+    first: int
+    last: int
+    stride: int
+
+    def hides(self, chunk: Chunk) -> bool:
+        """Whether every step of the chunk is among them."""
+        if not chunk.stride or chunk.first_step < self.first or chunk.last_step > self.last:
+            return False
+        regular = chunk.points == 1 or chunk.stride % self.stride == 0
+        return regular and (chunk.first_step - self.first) % self.stride == 0
+
+
+def _covers(chunks: Sequence[Chunk]) -> list[_Cover]:
+    covers: list[_Cover] = []
+    for chunk in chunks:
+        if not chunk.stride:
+            continue
+        last = covers[-1] if covers else None
+        if last is not None and last.stride == chunk.stride and last.last + last.stride == chunk.first_step:
+            covers[-1] = _Cover(last.first, chunk.last_step, last.stride)
+        else:
+            covers.append(_Cover(chunk.first_step, chunk.last_step, chunk.stride))
+    return covers
+
+
+def seen(parts: Sequence[tuple[int, Points]]) -> Points:
+    """The points of overlapping pieces, each with its layer: at each step those of the first layer that has it."""
+    whole = ordered.joined([points for _, points in parts])
+    layer = np.concatenate([np.full(len(points), number) for number, points in parts])
+    if len({number for number, _ in parts}) > 1:
+        steps, place = np.unique(whole.steps, return_inverse=True)
+        best = np.full(len(steps), np.iinfo(np.int64).max)
+        np.minimum.at(best, place, layer)
+        whole = whole.take(layer == best[place])
+    return ordered.canonical(whole)
