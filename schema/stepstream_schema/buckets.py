@@ -102,7 +102,7 @@ def of_matrix(steps: Int64s, times_ms: Int64s, values: Float64s, size: int) -> t
         summed = np.where(finite, values, 0.0)
         for row, mask in ((9, nan), (10, values == np.inf), (11, values == -np.inf)):
             ints[:, row] = np.add.reduceat(mask, starts, axis=1, dtype=np.int64)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         floats[:, 4] = np.add.reduceat(summed, starts, axis=1)
     for floats_row, at, side in ((2, 4, -1), (3, 6, 1)):
         places = _extreme_places(low if side < 0 else high, count, size, side)
@@ -148,7 +148,7 @@ def merge(parts: Buckets, starts: npt.NDArray[np.intp]) -> Buckets:
     ints[FIRST], ints[LAST] = parts.ints[FIRST, starts], parts.ints[LAST, ends]
     floats[0], floats[1] = parts.floats[0, starts], parts.floats[1, ends]
     ints[COUNTS] = np.add.reduceat(parts.ints[COUNTS], starts, axis=1)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         floats[4] = np.add.reduceat(parts.floats[4], starts)
     smallest = _places_of_extremes(parts.floats[2], starts, smallest=True)
     largest = _places_of_extremes(parts.floats[3], starts, smallest=False)

@@ -251,6 +251,6 @@ def test_the_store_equals_a_dictionary(store_url, monkeypatch):
     Store.database_url = store_url
     case = Store.TestCase
     case.settings = settings(
-        max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case().runTest()

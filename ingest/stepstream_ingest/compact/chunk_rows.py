@@ -113,7 +113,7 @@ def _whole(ints: Int64s, floats: Float64s) -> tuple[Int64s, Float64s]:
         whole.ints[where] = ints[each, where, places].T
         whole.floats[row] = floats[each, row, places]
     whole.ints[summaries.COUNTS] = ints[:, summaries.COUNTS].sum(axis=2).T
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         whole.floats[4] = floats[:, 4].sum(axis=1)
     return whole.ints, whole.floats
 

@@ -93,30 +93,45 @@ class Cluster:
 
 def in_order_of_sight(layers: Iterable[Layer]) -> list[Layer]:
     """The lowest rank first, of one rank the newest attempt first."""
-    return sorted(layers, key=lambda layer: (layer.rank, layer.attempt))
+    return sorted(layers, key=lambda layer: (layer.rank, -layer.attempt))
 
 
 def clusters(layers: Sequence[Layer]) -> list[Cluster]:
     """What is seen of the layers, given in order of sight, by rising step."""
-    pieces = sorted(_pieces(layers), key=lambda piece: (piece.first, piece.layer))
-    found: list[list[Piece]] = []
-    reach = (0, 0)
-    for piece in pieces:
-        if found and _touches(piece, found[-1], reach):
-            found[-1].append(piece)
-            reach = max(reach, piece.last)
+    found: list[_Growing] = []
+    for piece in sorted(_pieces(layers), key=lambda piece: (piece.first, piece.layer)):
+        if found and found[-1].touches(piece):
+            found[-1].take(piece)
+            # Two chunks of one layer may share a step and lie apart, until another layer has something there.
+            while len(found) > 1 and found[-2].shares_a_step_with(found[-1]):
+                found[-2].take(*found.pop().pieces)
         else:
-            found.append([piece])
-            reach = piece.last
-    return [Cluster(tuple(members)) for members in found]
+            found.append(_Growing([piece], piece.last))
+    return [Cluster(tuple(one.pieces)) for one in found]
 
 
-def _touches(piece: Piece, cluster: Sequence[Piece], reach: tuple[int, int]) -> bool:
-    if piece.first[0] != reach[0]:
-        return piece.first[0] < reach[0]
-    # Within one layer a step may go on in the next chunk; between layers a step is decided for one of them.
-    alone = all(member.layer == piece.layer for member in cluster)
-    return piece.first < reach if alone else True
+@dataclass(slots=True)
+class _Growing:
+    """A cluster to which pieces are added by rising first place."""
+
+    pieces: list[Piece]
+    reach: tuple[int, int]
+
+    def touches(self, piece: Piece) -> bool:
+        if piece.first[0] != self.reach[0]:
+            return piece.first[0] < self.reach[0]
+        # Within one layer a step may go on in the next chunk; between layers a step is decided for one of them.
+        return self._layers() != {piece.layer} or piece.first < self.reach
+
+    def take(self, *pieces: Piece) -> None:
+        self.pieces += pieces
+        self.reach = max(self.reach, *(piece.last for piece in pieces))
+
+    def shares_a_step_with(self, later: "_Growing") -> bool:
+        return self.reach[0] == later.pieces[0].first[0] and len(self._layers() | later._layers()) > 1
+
+    def _layers(self) -> set[int]:
+        return {piece.layer for piece in self.pieces}
 
 
 def _pieces(layers: Sequence[Layer]) -> list[Piece]:
