@@ -97,6 +97,11 @@ class Store(RuleBasedStateMachine):
             self._expect("a", rank, step, time_ms, first)
             self._expect("b", rank, step, time_ms, second)
 
+    @rule(first=steps, count=st.integers(1, 30), rank=st.sampled_from(RANKS), value=floats)
+    def log_a_stretch(self, first, count, rank, value) -> None:
+        """What a training does nearly always."""
+        self.log_rows(rank, [(first + number, number % 6, value, float(number)) for number in range(count)], True)
+
     @rule(rank=st.sampled_from(RANKS), points=st.lists(st.tuples(steps, times, floats), min_size=1, max_size=8))
     def log_one_key(self, rank, points) -> None:
         record = Ragged(
@@ -110,10 +115,10 @@ class Store(RuleBasedStateMachine):
         for step, time_ms, value in points:
             self._expect("a", rank, step, time_ms, value)
 
-    @rule()
-    def resume(self) -> None:
+    @rule(often=st.integers(0, 3))
+    def resume(self, often) -> None:
         """The job is restarted from a checkpoint: what it logs from now on belongs to a new attempt."""
-        self.resumes += 1
+        self.resumes += often == 0
 
     @rule(data=st.data())
     def send_again(self, data) -> None:
@@ -140,13 +145,9 @@ class Store(RuleBasedStateMachine):
 
     # What the server does
 
-    @rule()
-    def compact(self) -> None:
-        self.run(self.compaction.round())
-
-    @rule()
-    def compact_from_another_process(self) -> None:
-        self.run(Compaction(self.database).round())
+    @rule(process=st.sampled_from(["this", "another"]))
+    def compact(self, process) -> None:
+        self.run((self.compaction if process == "this" else Compaction(self.database)).round())
 
     @rule(after=st.integers(0, 3), what=st.sampled_from([(Compactor, "_store"), (Tidier, "_merge")]))
     def kill_a_pass(self, after, what) -> None:
@@ -191,8 +192,17 @@ class Store(RuleBasedStateMachine):
         assert row["stored"] == sum(map(len, self.model.values()))
         assert row["same"]
 
-    @rule(key=st.sampled_from(KEYS), rank=st.sampled_from([None, -1, 0, 3]), start=steps, end=steps)
-    def read(self, key, rank, start, end) -> None:
+    @invariant()
+    def what_is_read_is_what_was_logged(self) -> None:
+        if hasattr(self, "model"):
+            for key in KEYS:
+                self._read(key, None, -20, 100)
+
+    @rule(key=st.sampled_from(KEYS), rank=st.sampled_from([-1, 0, 3]), start=steps, end=steps)
+    def read_a_window_of_a_rank(self, key, rank, start, end) -> None:
+        self._read(key, rank, start, end)
+
+    def _read(self, key, rank, start, end) -> None:
         wanted = Wanted(run_id=_uuid(), key=key, rank=rank)
         window = Window(start=min(start, end), end=max(start, end))
         found = self.run(History(self.database).points(wanted, window))

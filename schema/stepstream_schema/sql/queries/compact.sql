@@ -53,10 +53,11 @@ RETURNING key, series_id
 UPDATE series AS s SET
     points = s.points + d.points, nans = s.nans + d.nans, pos_infs = s.pos_infs + d.pos_infs,
     neg_infs = s.neg_infs + d.neg_infs,
-    -- PostgreSQL refuses to add beyond the range of float64; a sum there is infinite, as it is in IEEE 754.
+    -- PostgreSQL refuses to add beyond the range of float64: a sum that comes near it is infinite.
     value_sum = CASE
-        WHEN abs(s.value_sum / 2 + d.value_sum / 2) < 8e307 THEN s.value_sum + d.value_sum
-        ELSE sign(s.value_sum / 2 + d.value_sum / 2) * 'Infinity'::float8 END,
+        WHEN abs(s.value_sum) < 8e307 AND abs(d.value_sum) < 8e307 OR sign(s.value_sum) <> sign(d.value_sum)
+        THEN s.value_sum + d.value_sum
+        ELSE sign(s.value_sum) * 'Infinity'::float8 END,
     (first_step, first_time_ms, first_value) = (
         SELECT x.step, x.time_ms, x.value FROM (VALUES (s.first_step, s.first_time_ms, s.first_value),
             (d.first_step, d.first_time_ms, d.first_value)) AS x (step, time_ms, value)
