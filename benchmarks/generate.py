@@ -159,16 +159,19 @@ async def post_ready_frames(url: str, keys: int, steps: int, seconds: float) -> 
     """Post ready frames over a few connections; only answered ones count."""
     run_id = os.urandom(16).hex()
     counted = {"frames": 0, "bytes": 0}
+    minutes: dict[int, int] = {}
     acks: list[float] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as session:
         sources = [ready_frames(run_id, writer + 1, keys, steps) for writer in range(CONNECTIONS)]
         for source in sources:
             await _post(session, url, [next(source)])
         warm_until = time.monotonic() + min(2.0, seconds / 5)
-        await asyncio.gather(*[_pump(session, url, source, warm_until, None, acks) for source in sources])
+        await asyncio.gather(*[_pump(session, url, source, warm_until, None, acks, {}) for source in sources])
         acks.clear()
         began = time.monotonic()
-        await asyncio.gather(*[_pump(session, url, source, began + seconds, counted, acks) for source in sources])
+        await asyncio.gather(
+            *[_pump(session, url, source, began + seconds, counted, acks, minutes) for source in sources]
+        )
         elapsed = time.monotonic() - began
     return {
         "points_per_s": round(counted["frames"] * keys * steps / elapsed),
@@ -178,6 +181,11 @@ async def post_ready_frames(url: str, keys: int, steps: int, seconds: float) -> 
         "ack_p99_ms": round(results.percentile(acks, 0.99) * 1000, 1),
         "seconds": round(elapsed, 2),
         "run_id": run_id,
+        "points_per_s_by_minute": [
+            round(minutes[minute] * keys * steps / min(60.0, seconds - 60 * place))
+            for place, minute in enumerate(sorted(minutes))
+            if seconds - 60 * place > 1
+        ],
     }
 
 
@@ -188,7 +196,9 @@ async def _pump(
     until: float,
     counted: dict[str, int] | None,
     acks: list[float],
+    minutes: dict[int, int],
 ) -> None:
+    began = time.monotonic()
     while time.monotonic() < until:
         frames = [next(source)]
         size = len(frames[0])
@@ -200,6 +210,8 @@ async def _pump(
         acks.append(time.monotonic() - before)
         if counted is not None:
             counted["frames"] += len(frames)
+            minute = int(before - began) // 60
+            minutes[minute] = minutes.get(minute, 0) + len(frames)
             counted["bytes"] += size
 
 

@@ -64,7 +64,9 @@ async def stored_points(database: str, run_id: str) -> int:
     """Points of the run, by SQL."""
     connection = await asyncpg.connect(database)
     count = await connection.fetchval(
-        "SELECT coalesce(sum(points), 0) FROM frames WHERE run_id = $1::text::uuid", run_id
+        """SELECT (SELECT coalesce(sum(points), 0) FROM frames WHERE run_id = $1::text::uuid)
+            + (SELECT coalesce(sum(points), 0) FROM chunks WHERE run_id = $1::text::uuid)""",
+        run_id,
     )
     await connection.close()
     return int(count)
