@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stepstream.errors import (
     BadValue,
     ConfigurationError,
+    QueryError,
     RunIdentityError,
     StepStreamError,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "ConfigurationError",
     "FinishReport",
     "Lag",
+    "QueryError",
     "Run",
     "RunIdentityError",
     "Stats",

@@ -10,7 +10,11 @@ from typing import Any, Final
 from stepstream import __version__
 from stepstream.errors import StepStreamError
 
-BUILT_IN: Final = {"demo": "stepstream.demo.command", "sync": "stepstream.sync_command"}
+BUILT_IN: Final = {
+    "demo": "stepstream.demo.command",
+    "gc": "stepstream.gc_command",
+    "sync": "stepstream.sync_command",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

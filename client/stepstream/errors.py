@@ -5,6 +5,7 @@ StepStreamError
         RunIdentityError    several nodes, and nothing that tells them which run is theirs
     BadValue                a value that is no number; counted by log(), which never raises
     SpoolDamaged            a frame cannot be read back from the spool
+    QueryError              the server cannot answer a question; logging is not concerned
 """
 
 
@@ -22,6 +23,15 @@ class RunIdentityError(ConfigurationError):
 
 class BadValue(StepStreamError, TypeError):
     """A value that cannot be logged as a metric; its neighbours are."""
+
+
+class QueryError(StepStreamError):
+    """The server did not answer a question as it was asked; what is logged is safe."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status, where the server answered."""
 
 
 class SpoolDamaged(StepStreamError):

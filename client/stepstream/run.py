@@ -5,7 +5,7 @@ import operator
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -21,6 +21,8 @@ from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
 
 if TYPE_CHECKING:
+    import pandas
+
     from stepstream.pipeline import Pipeline
     from stepstream.sender import Sender
 
@@ -38,8 +40,8 @@ _ABANDONED: list[object] = []
 class Run:
     """One writer of one run.
 
-    Law: after construction nothing here blocks on the network or raises; what is lost is counted in `stats` and said
-    once. Made by `start_run`.
+    Law: after construction nothing that logs blocks on the network or raises; what is lost is counted in `stats` and
+    said once. Made by `start_run`.
     """
 
     def __init__(
@@ -190,6 +192,37 @@ class Run:
             bad_values=self._bad_values + (pipeline.sealer.bad_values if pipeline else 0),
             param_conflicts=sender.param_conflicts if sender else 0,
             frames_sealed=pipeline.outbox.frames_sealed if pipeline else 0,
+        )
+
+    def history(
+        self,
+        keys: Sequence[str] | None = None,
+        *,
+        rank: int | None = None,
+        attempt: str | None = None,
+        start_step: int | None = None,
+        end_step: int | None = None,
+        buckets: int | None = None,
+    ) -> "pandas.DataFrame":
+        """What the server has of these metrics, or of all: columns key, step, time (UTC) and value.
+
+        Without a rank each step shows its lowest rank, and always its newest attempt unless one is named, such as
+        "0.1.0". With `buckets` each metric is summarised in at most so many rows: first, last, min, max, mean, sum and
+        counts. Asks the server and waits; flush() first to see what was just logged. Raises QueryError, and
+        ConfigurationError where pandas is missing.
+        """
+        from stepstream import history
+        from stepstream.query import Server
+
+        return history.frame(
+            Server(self._settings),
+            self.run_id,
+            keys,
+            rank=rank,
+            attempt=attempt,
+            start_step=start_step,
+            end_step=end_step,
+            buckets=buckets,
         )
 
     def flush(self, timeout: float | None = None) -> bool:

@@ -16,6 +16,8 @@ from stepstream_ingest.drain import Drain
 from stepstream_ingest.errors import ApiError, DatabaseAway
 from stepstream_ingest.read.history import History
 from stepstream_ingest.read.routes import ReadRoutes
+from stepstream_ingest.retention.routes import RetentionRoutes
+from stepstream_ingest.retention.store import Retention
 from stepstream_ingest.tracking.routes import TrackingRoutes
 from stepstream_ingest.tracking.store import TrackingStore
 from stepstream_ingest.worker_config import WorkerConfig
@@ -47,13 +49,15 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     FrameRoutes(queue, admission, compaction.delay_s).add_to(app)
     ReadRoutes(History(database)).add_to(app)
     TrackingRoutes(tracking).add_to(app)
+    retention = Retention(database)
+    RetentionRoutes(retention).add_to(app)
     _add_operations(app, tracking, drain)
 
     async def run(_: web.Application) -> AsyncIterator[None]:
         queue.start()
         background = [asyncio.create_task(_reap(tracking, config.heartbeat_timeout_s))]
         if config.compaction:
-            background.append(asyncio.create_task(compaction.run()))
+            background += [asyncio.create_task(compaction.run()), asyncio.create_task(retention.run())]
         yield
         for task in background:
             task.cancel()

@@ -9,6 +9,7 @@ HEALTH: Final = "/health"
 VERSION: Final = "/version"
 METRICS: Final = "/metrics"
 HISTORY: Final = "/v1/history"
+GC: Final = "/v1/gc"
 
 MSGPACK: Final = "application/msgpack"
 ARROW: Final = "application/vnd.apache.arrow.stream"

@@ -61,6 +61,8 @@ class Committer:
         missing = {writer_key(one): one for one in candidates if writer_key(one) not in self._known_writers}
         if missing:
             ordered = sorted(missing.items())
+            # A run that is removed takes its writers along: who comes anew does not rely on what is remembered of it.
+            self._known_runs.difference_update(run for run, _ in missing)
             await connection.execute(
                 self._sql["insert_writers"],
                 [run for (run, _), _ in ordered],
@@ -98,6 +100,7 @@ class Committer:
         if len(cursors) < len(keys):
             # Their run was deleted since they were remembered; the transaction fails and the next try inserts them.
             self._known_writers.clear()
+            self._known_runs.clear()
             raise TimeoutError("writers vanished between two statements")
         return cursors
 

@@ -25,10 +25,6 @@ FROM (
 GROUP BY key, rank, attempt
 ORDER BY key, rank, attempt
 
--- name: run_exists
--- Whether the run is known.
-SELECT 1 FROM runs WHERE run_id = $1
-
 -- name: known_runs
 -- Which of these runs are known.
 SELECT run_id FROM runs WHERE run_id = ANY ($1::uuid[])

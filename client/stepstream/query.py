@@ -1,0 +1,51 @@
+"""The border to urllib: questions to the server, asked and waited for. Never used while logging."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from stepstream.errors import QueryError
+from stepstream.settings import Settings
+
+TIMEOUT_S: Final = 60.0
+
+
+class Server:
+    """Law: every method returns an answer or raises QueryError, which says what to do."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.uri = settings.tracking_uri
+        self._token = settings.token
+
+    def get(self, path: str, accept: str = "application/json", **query: Any) -> bytes:
+        """The body of an answer; a parameter that is None is not sent."""
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._ask("GET", f"{path}?{urlencode(given)}" if given else path, None, accept)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The JSON object that answers a JSON object."""
+        answer: dict[str, Any] = json.loads(self._ask("POST", path, json.dumps(body).encode(), "application/json"))
+        return answer
+
+    def _ask(self, method: str, path: str, body: bytes | None, accept: str) -> bytes:
+        headers = {"Accept": accept} | ({"Content-Type": "application/json"} if body is not None else {})
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(self.uri + path, body, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                answer: bytes = response.read()
+                return answer
+        except urllib.error.HTTPError as error:
+            raise QueryError(_reason(error), status=error.code) from error
+        except OSError as error:
+            raise QueryError(f"{self.uri} cannot be reached ({error}); is STEPSTREAM_TRACKING_URI right?") from error
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(error.read())["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {error.code} {error.reason}"

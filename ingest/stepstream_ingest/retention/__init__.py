@@ -1,0 +1,1 @@
+"""Age and deletion: raw points that go while their summaries stay, runs that go, and their garbage."""

@@ -1,0 +1,115 @@
+"""What age and deletion do in the database, a bounded number of rows at a time."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from stepstream_ingest.database import Connection, Database
+from stepstream_ingest.errors import ApiError, DatabaseAway
+from stepstream_schema import sql
+
+LOGGER: Final = logging.getLogger(__name__)
+
+ROWS_AT_A_TIME: Final = 2_000
+EVERY_S: Final = 600.0
+"""Days are what is promised; ten minutes late is on time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What one step of garbage collection did, and what is left."""
+
+    rows: int
+    runs: int
+    """Runs that are wholly gone."""
+    runs_left: int
+
+
+class Retention:
+    """Law: nothing of a run goes unless it was deleted, or its experiment says so. Raises DatabaseAway, ApiError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql = sql.queries("retention")
+
+    async def set(self, experiment_id: int, keep_raw_days: int | None, keep_days: int | None) -> dict[str, Any]:
+        """How long the experiment keeps raw points, and its ended runs; None is for ever."""
+        rows = await self._database.fetch(self._sql["set_retention"], experiment_id, keep_raw_days, keep_days)
+        if not rows:
+            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"there is no experiment {experiment_id}")
+        return dict(rows[0])
+
+    async def delete(self, run_id: UUID) -> dict[str, Any]:
+        """Mark a run deleted."""
+        return await self._move("delete_run", run_id)
+
+    async def restore(self, run_id: UUID) -> dict[str, Any]:
+        """Take that back, as long as its garbage is not collected."""
+        return await self._move("restore_run", run_id)
+
+    async def garbage(self, older_than_days: int) -> dict[str, int]:
+        """How much there is to collect."""
+        return dict((await self._database.fetch(self._sql["garbage"], older_than_days))[0])
+
+    async def collect(self, older_than_days: int, seconds: float) -> Collected:
+        """Remove deleted runs for about so long."""
+        deadline = time.monotonic() + seconds
+        rows = runs = 0
+        while time.monotonic() < deadline:
+            async with self._database.connection() as connection, connection.transaction():
+                run_id = await connection.fetchval(self._sql["next_garbage"], older_than_days)
+                if run_id is None:
+                    break
+                removed = await self._remove_some(connection, run_id)
+                rows += removed
+                if not removed:
+                    await connection.execute(self._sql["remove_rest"], run_id)
+                    runs += 1
+        return Collected(rows=rows, runs=runs, runs_left=(await self.garbage(older_than_days))["runs"])
+
+    async def age(self) -> int:
+        """Apply what experiments say about age; how many chunks and runs it met."""
+        moved = 0
+        while True:
+            thinned = _count(await self._execute("thin_old_chunks", ROWS_AT_A_TIME))
+            expired = _count(await self._execute("expire_runs", ROWS_AT_A_TIME))
+            moved += thinned + expired
+            if max(thinned, expired) < ROWS_AT_A_TIME:
+                return moved
+
+    async def run(self) -> None:
+        """For ever, now and then."""
+        while True:
+            try:
+                moved = await self.age()
+            except DatabaseAway as error:
+                LOGGER.warning("what is too old was not looked for: %s", error)
+            else:
+                if moved:
+                    LOGGER.info("%d chunks lost their raw points, or runs were deleted, by age", moved)
+            await asyncio.sleep(EVERY_S)
+
+    async def _remove_some(self, connection: Connection, run_id: UUID) -> int:
+        for query in ("remove_chunks", "remove_frames", "remove_series"):
+            removed = _count(await connection.execute(self._sql[query], run_id, ROWS_AT_A_TIME))
+            if removed:
+                return removed
+        return 0
+
+    async def _execute(self, query: str, *arguments: Any) -> str:
+        async with self._database.connection() as connection:
+            return str(await connection.execute(self._sql[query], *arguments))
+
+    async def _move(self, query: str, run_id: UUID) -> dict[str, Any]:
+        rows = await self._database.fetch(self._sql[query], run_id)
+        if not rows:
+            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"there is no run {run_id.hex}")
+        return {"run_id": rows[0]["run_id"].hex, "lifecycle_stage": rows[0]["lifecycle_stage"]}
+
+
+def _count(tag: str) -> int:
+    """Rows that a statement touched, by PostgreSQL's command tag, such as `DELETE 17`."""
+    return int(tag.rpartition(" ")[2])

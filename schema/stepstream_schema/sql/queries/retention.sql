@@ -1,0 +1,80 @@
+-- Age and deletion. Every statement touches a bounded number of rows; loops are in the caller.
+
+-- name: set_retention
+-- How long an experiment keeps raw points, and its ended runs.
+UPDATE experiments SET keep_raw_days = $2, keep_days = $3 WHERE experiment_id = $1
+RETURNING experiment_id, name, keep_raw_days, keep_days
+
+-- name: thin_old_chunks
+-- Raw points that are older than their experiment keeps them go; the summaries stay.
+WITH old AS (
+    SELECT c.run_id, c.series_id, c.first_step, c.chunk_id
+    FROM experiments AS e
+    JOIN runs AS r ON r.experiment_id = e.experiment_id
+    JOIN chunks AS c ON c.run_id = r.run_id
+    WHERE e.keep_raw_days IS NOT NULL AND c.body IS NOT NULL
+        AND c.written_at < now() - make_interval(days => e.keep_raw_days)
+    LIMIT $1
+    FOR UPDATE OF c SKIP LOCKED
+)
+UPDATE chunks AS c SET body = NULL
+FROM old
+WHERE (c.run_id, c.series_id, c.first_step, c.chunk_id) = (old.run_id, old.series_id, old.first_step, old.chunk_id)
+
+-- name: expire_runs
+-- Ended runs that are older than their experiment keeps them are deleted, as if by hand.
+UPDATE runs SET lifecycle_stage = 'deleted', deleted_at = now()
+WHERE run_id IN (
+    SELECT r.run_id
+    FROM experiments AS e JOIN runs AS r USING (experiment_id)
+    WHERE e.keep_days IS NOT NULL AND r.lifecycle_stage = 'active' AND r.status <> 'RUNNING'
+        AND r.end_time_ms < extract(epoch FROM now() - make_interval(days => e.keep_days)) * 1000
+    LIMIT $1
+    FOR UPDATE OF r SKIP LOCKED
+)
+
+-- name: delete_run
+-- Deleted, and until the garbage is collected restorable.
+UPDATE runs SET lifecycle_stage = 'deleted', deleted_at = coalesce(deleted_at, now()) WHERE run_id = $1
+RETURNING run_id, lifecycle_stage
+
+-- name: restore_run
+-- The other half of delete_run.
+UPDATE runs SET lifecycle_stage = 'active', deleted_at = NULL WHERE run_id = $1
+RETURNING run_id, lifecycle_stage
+
+-- name: garbage
+-- Runs that were deleted so many days ago, and what they hold.
+SELECT count(*) AS runs,
+    coalesce(sum((SELECT coalesce(sum(s.points), 0) FROM series AS s WHERE s.run_id = r.run_id)), 0)::bigint AS points
+FROM runs AS r
+WHERE r.lifecycle_stage = 'deleted' AND r.deleted_at <= now() - make_interval(days => $1)
+
+-- name: next_garbage
+-- One of them; no other collector takes it meanwhile.
+SELECT run_id FROM runs
+WHERE lifecycle_stage = 'deleted' AND deleted_at <= now() - make_interval(days => $1)
+ORDER BY deleted_at, run_id LIMIT 1
+FOR UPDATE SKIP LOCKED
+
+-- name: remove_chunks
+-- Some chunks of a run.
+DELETE FROM chunks WHERE (run_id, series_id, first_step, chunk_id) IN (
+    SELECT run_id, series_id, first_step, chunk_id FROM chunks WHERE run_id = $1 LIMIT $2)
+
+-- name: remove_frames
+-- Some frames of a run.
+DELETE FROM frames WHERE (run_id, writer, seq) IN (SELECT run_id, writer, seq FROM frames WHERE run_id = $1 LIMIT $2)
+
+-- name: remove_series
+-- Some series of a run.
+DELETE FROM series WHERE (run_id, series_id) IN (SELECT run_id, series_id FROM series WHERE run_id = $1 LIMIT $2)
+
+-- name: remove_rest
+-- What is left of a run once its points are gone.
+WITH gone_params AS (DELETE FROM params WHERE run_id = $1),
+    gone_conflicts AS (DELETE FROM param_conflicts WHERE run_id = $1),
+    gone_tags AS (DELETE FROM tags WHERE run_id = $1),
+    gone_kept AS (DELETE FROM kept_frames WHERE run_id = $1),
+    gone_writers AS (DELETE FROM writers WHERE run_id = $1)
+DELETE FROM runs WHERE run_id = $1

@@ -1,0 +1,138 @@
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from stepstream_ingest.compact import backlog
+from stepstream_ingest.compact.loop import Compaction
+from stepstream_ingest.database import Database
+from stepstream_ingest.retention import store
+from stepstream_ingest.retention.store import Retention
+from stepstream_schema import paths
+from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
+
+HISTORY = paths.run_history(RUN)
+OTHER = "ef" * 16
+
+
+@pytest.fixture
+async def database(database_url, monkeypatch):
+    monkeypatch.setattr(backlog, "DUE_AGE_S", 0.0)
+    database = Database(database_url)
+    yield database
+    await database.close()
+
+
+async def compacted(database, client, points=1000) -> None:
+    await post(client, frame(1, start(), metrics({"a": [float(n) for n in range(points)]})))
+    await post(client, frame(1, start(experiment="kept"), metrics({"a": [1.0] * 300}), run_id=OTHER))
+    while await Compaction(database).round():
+        pass
+
+
+async def set_retention(client, name="e", **days):
+    experiment = (await get(client, paths.EXPERIMENTS, name=name))["experiment_id"]
+    response = await client.put(f"{paths.EXPERIMENTS}/{experiment}/retention", json=days)
+    assert response.status == 200, await response.text()
+    return await response.json()
+
+
+async def test_old_raw_points_go_and_their_summaries_stay(database_url, database):
+    async with running(database_url, compaction=False) as client:
+        await compacted(database, client)
+        before = await get(client, HISTORY, key="a", buckets=8)
+        series = await get(client, paths.run_metrics(RUN))
+        assert (await set_retention(client, keep_raw_days=7))["keep_raw_days"] == 7
+        assert await Retention(database).age() == 0
+        await fetch(database_url, "UPDATE chunks SET written_at = now() - interval '8 days'")
+        assert await Retention(database).age() == 1
+        after = await get(client, HISTORY, key="a", buckets=8)
+        raw = await get(client, HISTORY, key="a")
+        assert await get(client, paths.run_metrics(RUN)) == series
+        other = await get(client, paths.run_history(OTHER), key="a")
+    assert sum(after["counts"]) == sum(before["counts"]) == 1000
+    assert (min(after["min"]), max(after["max"])) == (0.0, 999.0)
+    # What is left of the raw points: first and last of every 128.
+    assert raw["values"] == sorted(
+        {float(n) for n in range(0, 1000, 128)} | {float(n) for n in (*range(127, 1000, 128), 999)}
+    )
+    assert other["count"] == 300
+    shown = await fetch(database_url, f"SELECT count(*) AS n FROM metric_points WHERE run_id = '{RUN}'")
+    assert shown[0]["n"] == 2
+
+
+async def test_ended_runs_are_deleted_by_age_and_running_ones_stay(database_url, database):
+    async with running(database_url, compaction=False) as client:
+        await compacted(database, client)
+        await set_retention(client, keep_days=30)
+        assert await Retention(database).age() == 0
+        await client.post(paths.run(RUN) + "/finish", json={"end_time_ms": 1_000_000})
+        assert await Retention(database).age() == 1
+        assert (await get(client, paths.run(RUN)))["lifecycle_stage"] == "deleted"
+        assert (await get(client, paths.run(OTHER)))["lifecycle_stage"] == "active"
+
+
+async def test_a_deleted_run_can_be_restored_until_it_is_collected(database_url, database, monkeypatch):
+    monkeypatch.setattr(store, "ROWS_AT_A_TIME", 1)
+    async with running(database_url, compaction=False) as client:
+        await compacted(database, client, points=20_000)
+        await post(client, frame(2, metrics({"a": [1.0]}, first_step=50_000)))
+        assert (await client.delete(paths.run(RUN))).status == 200
+        assert (await client.post(paths.run(RUN) + "/restore")).status == 200
+        nothing = await (await client.post(paths.GC, json={})).json()
+        assert (nothing["runs"], nothing["rows"]) == (0, 0)
+        await client.delete(paths.run(RUN))
+        found = await (await client.post(paths.GC, json={"dry_run": True})).json()
+        assert (found["runs"], found["points"]) == (1, 20_000)
+        young = await (await client.post(paths.GC, json={"older_than_days": 1})).json()
+        assert young["runs"] == 0
+        done = await (await client.post(paths.GC, json={})).json()
+        assert (done["runs"], done["runs_left"]) == (1, 0)
+        assert (await client.get(paths.run(RUN))).status == 404
+        assert (await get(client, paths.run_history(OTHER), key="a"))["count"] == 300
+    for table in ("runs", "writers", "frames", "chunks", "series", "params", "tags"):
+        assert await fetch(database_url, f"SELECT 1 FROM {table} WHERE run_id = '{RUN}'") == []
+
+
+async def test_a_writer_that_outlives_its_collected_run_begins_it_anew(database_url, database):
+    async with running(database_url, compaction=False) as client:
+        await compacted(database, client)
+        await client.delete(paths.run(RUN))
+        await client.post(paths.GC, json={})
+        answer = await client.post(
+            paths.FRAMES, data=__import__("stepstream_schema").batch.pack([frame(5, metrics({"a": [1.0]}))])
+        )
+        if answer.status == 503:  # what the server remembered of the writer is gone; it says: send again
+            assert (await post(client, frame(5, metrics({"a": [1.0]}))))["stored"] == 1
+        assert (await get(client, HISTORY, key="a"))["count"] == 1
+
+
+@pytest.mark.parametrize("body", [{"keep_raw_days": 0}, {"keep_days": "7"}, {"keep_dayz": 1}, {"keep_days": True}])
+async def test_a_retention_that_cannot_be_meant_is_refused(database_url, body):
+    async with running(database_url) as client:
+        response = await client.put(f"{paths.EXPERIMENTS}/0/retention", json=body)
+        assert response.status == 400
+        assert "keep_" in (await response.json())["message"]
+
+
+async def test_the_command_gc_says_what_it_would_do_and_does_it(server_factory):
+    server = server_factory()
+    import json
+    import urllib.request
+
+    from tests.integration.test_server_process import post as send
+
+    await asyncio.to_thread(send, server.url, frame(1, start(), metrics({"a": [1.0, 2.0]})))
+    request = urllib.request.Request(server.url + paths.run(RUN), method="DELETE")
+    with urllib.request.urlopen(request) as response:
+        assert json.load(response)["lifecycle_stage"] == "deleted"
+    command = [sys.executable, "-m", "stepstream.cli", "gc", "--tracking-uri", server.url]
+    said = [
+        await asyncio.to_thread(subprocess.run, [*command, *more], capture_output=True, text=True, timeout=60)
+        for more in (["--dry-run"], [], [])
+    ]
+    assert [one.returncode for one in said] == [0, 0, 0], said
+    assert "1 deleted runs" in said[0].stdout
+    assert "1 deleted runs were removed" in said[1].stdout
+    assert "0 deleted runs" in said[2].stdout
