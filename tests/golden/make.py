@@ -1,6 +1,7 @@
 """Writes the golden files of format version 1. They are released: this is kept to show how they were made.
 
 python -m tests.golden.make NAME ...   writes the named frames, and refuses to overwrite one that exists.
+python -m tests.golden.make chunks     writes the chunks of version 1, likewise.
 """
 
 import json
@@ -10,8 +11,10 @@ from typing import Final
 
 import numpy as np
 
+from stepstream_schema import chunk
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.frame import Frame, encode
+from stepstream_schema.points import Points
 from stepstream_schema.records import Heartbeat, Matrix, Params, Ragged, Record, Start, Status, Tags
 from tests.unit.schema.strategies import bits_to_floats, content
 
@@ -56,8 +59,32 @@ FRAMES: Final = {
 }
 
 
+_STEPS: Final = np.array([-7, 0, 0, 5, 2**62], np.int64)
+_TIMES: Final = np.array([NOW_MS, NOW_MS + 1, NOW_MS + 30, NOW_MS, NOW_MS], np.int64)
+CHUNKS: Final = {
+    "chunk_v1_float64": Points(steps=_STEPS, times_ms=_TIMES, values=bits_to_floats(ODD_BITS)),
+    "chunk_v1_float32": Points(
+        steps=np.arange(100, dtype=np.int64), times_ms=NOW_MS + 3 * np.arange(100), values=np.arange(100) / 64
+    ),
+}
+
+
+def write_chunks() -> None:
+    """Each chunk as bytes, and all of them as one JSON."""
+    told = {}
+    for name, points in CHUNKS.items():
+        with (HERE / f"{name}.bin").open("xb") as file:
+            file.write(chunk.encode(points))
+        bits = points.values.view(np.uint64).tolist()
+        told[name] = {"steps": points.steps.tolist(), "times_ms": points.times_ms.tolist(), "bits": bits}
+    (HERE / "chunk_v1.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
 def main(names: list[str]) -> None:
     """Write each named frame as bytes and as JSON."""
+    if names == ["chunks"]:
+        write_chunks()
+        return
     for name in names:
         with (HERE / f"{name}.bin").open("xb") as file:
             file.write(encode(FRAMES[name]))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgpack
+import numpy as np
 import pytest
 
-from stepstream_schema import limits
+from stepstream_schema import chunk, limits
 from stepstream_schema.frame import decode, decode_head, encode
 from tests.golden.make import FRAMES
 from tests.unit.schema.strategies import content
@@ -51,3 +52,13 @@ def test_the_released_envelope_keeps_its_shape(path: Path) -> None:
 def test_every_frame_that_was_ever_released_is_here() -> None:
     assert {path.stem for path in FILES} == set(FRAMES)
     assert limits.FRAME_VERSION == 1, "a new version needs golden files of its own; those of version 1 stay"
+
+
+def test_a_chunk_of_version_1_still_means_what_it_meant() -> None:
+    """As it lies in databases: by bits, since a float's text would hide a NaN's payload."""
+    told = json.loads((HERE / "chunk_v1.json").read_text(encoding="utf-8"))
+    for name, columns in told.items():
+        points = chunk.decode((HERE / f"{name}.bin").read_bytes())
+        assert points.steps.tolist() == columns["steps"]
+        assert points.times_ms.tolist() == columns["times_ms"]
+        assert points.values.view(np.uint64).tolist() == columns["bits"]

@@ -9,7 +9,7 @@ from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.retention import store
 from stepstream_ingest.retention.store import Retention
-from stepstream_schema import paths
+from stepstream_schema import batch, paths
 from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
 
 HISTORY = paths.run_history(RUN)
@@ -54,9 +54,7 @@ async def test_old_raw_points_go_and_their_summaries_stay(database_url, database
     assert sum(after["counts"]) == sum(before["counts"]) == 1000
     assert (min(after["min"]), max(after["max"])) == (0.0, 999.0)
     # What is left of the raw points: first and last of every 128.
-    assert raw["values"] == sorted(
-        {float(n) for n in range(0, 1000, 128)} | {float(n) for n in (*range(127, 1000, 128), 999)}
-    )
+    assert raw["values"] == sorted(map(float, {*range(0, 1000, 128), *range(127, 1000, 128), 999}))
     assert other["count"] == 300
     shown = await fetch(database_url, f"SELECT count(*) AS n FROM metric_points WHERE run_id = '{RUN}'")
     assert shown[0]["n"] == 2
@@ -100,9 +98,7 @@ async def test_a_writer_that_outlives_its_collected_run_begins_it_anew(database_
         await compacted(database, client)
         await client.delete(paths.run(RUN))
         await client.post(paths.GC, json={})
-        answer = await client.post(
-            paths.FRAMES, data=__import__("stepstream_schema").batch.pack([frame(5, metrics({"a": [1.0]}))])
-        )
+        answer = await client.post(paths.FRAMES, data=batch.pack([frame(5, metrics({"a": [1.0]}))]))
         if answer.status == 503:  # what the server remembered of the writer is gone; it says: send again
             assert (await post(client, frame(5, metrics({"a": [1.0]}))))["stored"] == 1
         assert (await get(client, HISTORY, key="a"))["count"] == 1

@@ -47,7 +47,7 @@ def routes() -> set[str]:
         node.target.id for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
     fixed = {getattr(paths, name) for name in constants}
-    return fixed | {path("{run_id}") for path in (paths.run, paths.run_metrics, paths.run_history)}
+    return fixed | {path("{run_id}") for path in (paths.run, paths.run_metrics, paths.run_history, paths.run_ranks)}
 
 
 def block(marker: str) -> bytes:
