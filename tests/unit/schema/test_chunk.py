@@ -36,9 +36,8 @@ def test_values_that_are_float32_in_truth_come_back_and_take_half(values):
     points = Points(steps=np.arange(len(values)), times_ms=np.arange(len(values)), values=np.array(values, np.float64))
     body = chunk.encode(points)
     assert content(chunk.decode(body)) == content(points)
-    assert msgpack.unpackb(body)[5] == (
-        chunk.FLOAT32 if not np.isnan(points.values).any() else msgpack.unpackb(body)[5]
-    )
+    if not np.isnan(points.values).any():  # the payload of a NaN may need all 64 bits
+        assert msgpack.unpackb(body)[5] == chunk.FLOAT32
 
 
 def test_series_that_share_steps_share_their_index_byte_for_byte():
@@ -50,11 +49,9 @@ def test_series_that_share_steps_share_their_index_byte_for_byte():
 
 
 @given(st.binary(max_size=60))
-def test_arbitrary_bytes_are_malformed_or_a_chunk(data):
-    try:
+def test_arbitrary_bytes_are_malformed(data):
+    with pytest.raises(FrameError, match="chunk"):
         chunk.decode(data)
-    except FrameError as error:
-        assert error.code == "malformed"
 
 
 @pytest.mark.parametrize("place", range(7))
