@@ -49,7 +49,9 @@ def measure(
     for keys, steps in SHAPES:
         results.say(f"ready frames of {keys} x {steps}")
         database = postgres.fresh(f"stepstream_{keys}_{steps}")
-        with BenchmarkServer(scratch / f"frames-{keys}-{steps}", database, workers) as server:
+        # Taking frames alone, as on a machine that leaves compaction to another; `sustained` measures both together.
+        server_directory = scratch / f"frames-{keys}-{steps}"
+        with BenchmarkServer(server_directory, database, workers, "--no-compaction") as server:
             shape = asyncio.run(post_ready_frames(server.url, keys, steps, seconds))
         points = asyncio.run(stored_points(database, shape["run_id"]))
         shape["bytes_per_point"] = round(asyncio.run(table_bytes(database)) / max(1, points), 2)
@@ -73,9 +75,11 @@ async def stored_points(database: str, run_id: str) -> int:
 
 
 async def table_bytes(database: str) -> int:
-    """What the frames take on disk, indexes and TOAST included."""
+    """What points take on disk, indexes and TOAST included."""
     connection = await asyncpg.connect(database)
-    size = await connection.fetchval("SELECT pg_total_relation_size('frames')")
+    size = await connection.fetchval(
+        "SELECT pg_total_relation_size('frames') + pg_total_relation_size('chunks') + pg_total_relation_size('series')"
+    )
     await connection.close()
     return int(size)
 
