@@ -111,10 +111,7 @@ class Framer:
         return Sealed(seq=self._seq, data=data, points=frame.points)
 
     def _metrics(self, rows: list[Row]) -> list[Record]:
-        groups: dict[tuple[str, ...], list[Row]] = {}
-        for row in rows:
-            groups.setdefault(tuple(row[2]), []).append(row)
-        groups = self._valid(groups)
+        groups = self._valid(_by_keys(rows))
         points = sum(len(keys) * len(group) for keys, group in groups.items())
         records: list[Record] = []
         apart: list[Row] = []
@@ -162,6 +159,21 @@ class Framer:
         if len(self._known) >= KNOWN_KEY_SETS:
             self._known.clear()
         self._known.add(keys)
+
+
+def _by_keys(rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    last: tuple[str, ...] = ()
+    group: list[Row] = groups.setdefault(last, [])
+    for row in rows:
+        keys = tuple(row[2])
+        # Most rows have the keys of the row before: equal by identity, which is much faster than to hash them all.
+        if keys != last:
+            last, group = keys, groups.setdefault(keys, [])
+        group.append(row)
+    # Rows without any value say nothing.
+    del groups[()]
+    return groups
 
 
 def _fits_float(value: float) -> bool:
