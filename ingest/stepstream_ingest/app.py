@@ -30,6 +30,7 @@ from stepstream_schema import limits, paths
 LOGGER: Final = logging.getLogger(__name__)
 VERSION: Final = "0.1.0"
 RETRY_AWAY_S: Final = 2
+READER_CONNECTIONS: Final = 3
 REAPER_SHARE: Final = 6
 """Silent runs are looked for this many times within the time after which they are given up."""
 
@@ -37,6 +38,8 @@ REAPER_SHARE: Final = 6
 def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     """The application, and the switch that drains it."""
     database = Database(config.dsn)
+    # Readers have connections of their own: a slow one must not keep a commit waiting.
+    readers = Database(config.dsn, max_connections=READER_CONNECTIONS)
     drain = Drain()
     queue = CommitQueue(Committer(database))
     tracking = TrackingStore(database)
@@ -47,7 +50,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     admission = Admission(max_bytes=config.queue_bytes, max_requests=config.queue_requests)
     compaction = Compaction(database)
     FrameRoutes(queue, admission, compaction.delay_s).add_to(app)
-    ReadRoutes(History(database)).add_to(app)
+    ReadRoutes(History(readers)).add_to(app)
     TrackingRoutes(tracking).add_to(app)
     retention = Retention(database)
     RetentionRoutes(retention).add_to(app)
@@ -65,6 +68,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
         await asyncio.gather(*background, return_exceptions=True)
         await queue.stop()
         await database.close()
+        await readers.close()
 
     app.cleanup_ctx.append(run)
     return app, drain

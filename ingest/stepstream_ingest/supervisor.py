@@ -27,7 +27,7 @@ from stepstream_ingest.postgres.cluster import Cluster
 from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
 
 LOGGER: Final = logging.getLogger(__name__)
-CONNECTIONS_PER_WORKER: Final = 6
+CONNECTIONS_PER_WORKER: Final = 9
 SPARE_CONNECTIONS: Final = 20
 """For people, and for what a killed worker has not yet given back."""
 RESTART_PAUSE_S: Final = 1.0

@@ -11,7 +11,6 @@ from stepstream_ingest.compact.compactor import Compactor
 from stepstream_ingest.compact.tidier import Tidier
 from stepstream_ingest.database import Database
 from stepstream_ingest.errors import DatabaseAway
-from stepstream_schema import sql
 
 LOGGER: Final = logging.getLogger(__name__)
 
@@ -29,7 +28,6 @@ class Compaction:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._sql = sql.queries("compact")
         self._compactor = Compactor(database)
         self._tidier = Tidier(database)
         self._waiting_bytes = 0
@@ -99,10 +97,7 @@ class Compaction:
         if self._deleted_bytes < VACUUM_BYTES and not late:
             return
         async with self._database.connection() as connection:
-            if await connection.fetchval(self._sql["try_lock_vacuum"]):
-                try:
-                    await connection.execute("VACUUM (TRUNCATE false) frames")
-                finally:
-                    await connection.execute(self._sql["unlock_vacuum"])
+            # One at a time is enough: who finds the table being vacuumed goes on.
+            await connection.execute("VACUUM (TRUNCATE false, SKIP_LOCKED) frames")
         self._deleted_bytes = 0
         self._vacuumed_at = time.monotonic()

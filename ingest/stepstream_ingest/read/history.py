@@ -1,5 +1,6 @@
 """Reads series from the database: one snapshot for each question, and no more opened than it needs."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ FRAMES_PER_FETCH: Final = 200
 """Bodies held at a time while frames are read: some 70 MB of the largest ordinary ones."""
 CHUNKS_PER_FETCH: Final = 256
 """Bodies opened at a time: some 10 MB, and 50 MB of points."""
+SNAPSHOT_S: Final = 600.0
+"""A snapshot that is held longer keeps deleted frames from being reclaimed; whoever reads so slowly asks in parts."""
 MAX_ANSWER_POINTS: Final = 2_000_000
 """Points of one answer that is not streamed: 48 MB as columns."""
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -116,6 +119,7 @@ class History:
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator["_Reader"]:
         async with (
+            asyncio.timeout(SNAPSHOT_S),
             self._database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):

@@ -117,11 +117,3 @@ RETURNING series_id, chunk_id, body
 UPDATE series AS s SET loose = said.loose
 FROM unnest($2::integer[], $3::integer[]) AS said (series_id, loose)
 WHERE s.run_id = $1 AND s.series_id = said.series_id
-
--- name: try_lock_vacuum
--- One VACUUM of the frames at a time is enough.
-SELECT pg_try_advisory_lock(7310205) AS ok
-
--- name: unlock_vacuum
--- The other half of try_lock_vacuum.
-SELECT pg_advisory_unlock(7310205)
