@@ -12,6 +12,7 @@ import pytest
 from stepstream_ingest.migrations import migrate
 from stepstream_ingest.postgres import binaries
 from stepstream_ingest.postgres.cluster import Cluster
+from tests import stores
 from tests.servers import ServerProcess
 
 _numbers = itertools.count(1)
@@ -53,6 +54,30 @@ async def empty_database_url(cluster: Cluster) -> AsyncIterator[str]:
     await _execute(cluster.dsn, f"CREATE DATABASE {name}")
     yield _database(cluster, name)
     await _execute(cluster.dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A running S3 server, and what the environment must say to use it."""
+    with stores.seaweedfs(tmp_path_factory.mktemp("s3") / "data") as environ:
+        yield environ
+
+
+@pytest.fixture(scope="session")
+def azure_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The same for Azure."""
+    command = stores.find_azurite()
+    if command is None:
+        pytest.skip("azurite-blob is not installed (npm install -g azurite): Azure's store was left out")
+    with stores.azurite(tmp_path_factory.mktemp("azure") / "data", command) as environ:
+        yield environ
+
+
+@pytest.fixture(scope="session")
+def google_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The same for Google's."""
+    with stores.google(tmp_path_factory.mktemp("google") / "data") as environ:
+        yield environ
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from stepstream import __version__
 from stepstream.errors import StepStreamError
 
 BUILT_IN: Final = {
+    "artifacts": "stepstream.artifacts.command",
     "demo": "stepstream.demo.command",
     "gc": "stepstream.gc_command",
     "sync": "stepstream.sync_command",

@@ -6,6 +6,7 @@ StepStreamError
     BadValue                a value that is no number; counted by log(), which never raises
     SpoolDamaged            a frame cannot be read back from the spool
     QueryError              the server cannot answer a question; logging is not concerned
+    ArtifactError           a file that cannot be logged or fetched as it was asked; its neighbours are
 """
 
 
@@ -32,6 +33,10 @@ class QueryError(StepStreamError):
         super().__init__(message)
         self.status = status
         """HTTP status, where the server answered."""
+
+
+class ArtifactError(StepStreamError, ValueError):
+    """A file cannot be logged or fetched; nothing half done is left behind."""
 
 
 class SpoolDamaged(StepStreamError):

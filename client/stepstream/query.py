@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -28,6 +29,22 @@ class Server:
         """The JSON object that answers a JSON object."""
         answer: dict[str, Any] = json.loads(self._ask("POST", path, json.dumps(body).encode(), "application/json"))
         return answer
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """The JSON object that answers a DELETE."""
+        answer: dict[str, Any] = json.loads(self._ask("DELETE", path, None, "application/json"))
+        return answer
+
+    def pages(self, path: str, name: str, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Every entry of a list that comes in pages."""
+        after = None
+        while True:
+            given = {name: value for name, value in {**query, "after": after}.items() if value is not None}
+            page = json.loads(self.get(f"{path}?{urlencode(given)}"))
+            yield from page[name]
+            after = page.get("next")
+            if after is None:
+                return
 
     def _ask(self, method: str, path: str, body: bytes | None, accept: str) -> bytes:
         headers = {"Accept": accept} | ({"Content-Type": "application/json"} if body is not None else {})

@@ -39,5 +39,7 @@ class FinishReport:
     """Everything logged is durable on the server."""
     frames_left: int
     points_left: int
+    artifacts_left: tuple[str, ...]
+    """Paths of artifacts that are not stored yet; they are noted in the spool."""
     spool_dir: Path
     """Where the rest lies; `stepstream sync` delivers it."""

@@ -6,23 +6,27 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from time import time_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
-from stepstream import lifecycle, names, settings
+from stepstream import lifecycle, settings
 from stepstream.buffer import Buffer, Note
-from stepstream.errors import BadValue
+from stepstream.errors import ArtifactError, BadValue
 from stepstream.keys import key_problem
 from stepstream.notices import Notices
 from stepstream.report import FinishReport, Lag, Stats
 from stepstream.values import IMMEDIATE, Deferred, capture
 from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
+from stepstream_schema.run_names import run_name as run_name_of
 
 if TYPE_CHECKING:
     import pandas
 
+    from stepstream.artifacts.handle import Upload
+    from stepstream.artifacts.uploader import Uploader
     from stepstream.pipeline import Pipeline
     from stepstream.sender import Sender
 
@@ -49,7 +53,7 @@ class Run:
     ) -> None:
         self.run_id = run_id
         """32 hex digits."""
-        self.name = run_name or names.run_name(run_id)
+        self.name = run_name or run_name_of(run_id)
         self.experiment = settings.experiment
         self.rank = rank
         self.attempt = attempt
@@ -68,6 +72,7 @@ class Run:
         self.writer = int.from_bytes(os.urandom(8), "big") >> 1 or 1
         self._pipeline: Pipeline | None = None
         self._sender: Sender | None = None
+        self._uploader: Uploader | None = None
         self._ready = threading.Event()
         self._loaded = threading.Event()
         self._asleep = False
@@ -170,6 +175,33 @@ class Run:
         for key, value in dict(tags).items():
             self.set_tag(key, value)
 
+    def log_artifact(self, local: "str | os.PathLike[str] | IO[Any]", artifact_path: str | None = None) -> "Upload":
+        """Send a file to the run's artifacts, in the background; wait() on what it returns, or for finish().
+
+        A path goes into the directory `artifact_path`, under its own name, and may be removed or replaced at once. What
+        a file object holds goes to `artifact_path` itself, and is read in the background: close it only when the
+        upload is done. Raises ArtifactError for a file or path that cannot be used.
+        """
+        if isinstance(local, str | os.PathLike):
+            return self._artifacts().put_file(Path(local), artifact_path)
+        if not artifact_path:
+            raise ArtifactError("say under which path a file object is stored: log_artifact(file, 'model/weights.bin')")
+        return self._artifacts().put_stream(local, artifact_path)
+
+    def log_artifacts(self, directory: "str | os.PathLike[str]", artifact_path: str | None = None) -> "Upload":
+        """Send every file below a directory, in the background; ranks that send theirs make one tree."""
+        return self._artifacts().put_directory(Path(directory), artifact_path)
+
+    def log_text(self, text: str, artifact_path: str) -> "Upload":
+        """Store a text as an artifact."""
+        return self._artifacts().put_bytes(text.encode(), artifact_path)
+
+    def download_artifacts(self, path: str = "", destination: "str | os.PathLike[str]" = ".") -> Path:
+        """Fetch a file of this run, or everything below a directory; where it lies then. Raises ArtifactError."""
+        from stepstream.artifacts.download import download
+
+        return download(self._settings, self.run_id, path, Path(destination))
+
     @property
     def lag(self) -> Lag:
         """What was logged and is not yet durable on the server."""
@@ -245,6 +277,9 @@ class Run:
     ) -> FinishReport:
         """End this writer's part of the run and wait for the server, at most `timeout` seconds.
 
+        Without a timeout it waits STEPSTREAM_FINISH_TIMEOUT for metrics, and for artifacts as long as they move, at
+        most STEPSTREAM_ARTIFACT_TIMEOUT.
+
         What is left then stays in the spool and the report says where. A forked child only flushes: the run is its
         parent's. Calling it again changes nothing.
         """
@@ -253,12 +288,23 @@ class Run:
                 return self._finished
             if not self._is_child:
                 self._buffer.push_note(Note("status", "", status, time.time_ns() // 1_000_000))
-            elif self._pipeline is None and self._asleep:
+            elif self._pipeline is None and self._asleep and self._uploader is None:
                 return self._close(delivered=True)
-            return self._close(delivered=self.flush(timeout))
+            deadline = None if timeout is None else time.monotonic() + timeout
+            delivered = self.flush(timeout)
+            return self._close(delivered=self._finish_artifacts(deadline) and delivered)
+
+    def _finish_artifacts(self, deadline: float | None) -> bool:
+        if self._uploader is None:
+            return True
+        limit = self._settings.artifact_timeout_s if deadline is None else max(0.0, deadline - time.monotonic())
+        return self._uploader.finish(timeout_s=limit, still_s=self._settings.finish_timeout_s)
 
     def _close(self, *, delivered: bool) -> FinishReport:
         lag = self.lag
+        artifacts_left = self._uploader.left() if self._uploader is not None else ()
+        if self._uploader is not None:
+            self._uploader.stop()
         if self._sender is not None:
             self._sender.stop()
         if self._pipeline is not None:
@@ -270,13 +316,15 @@ class Run:
             delivered=delivered,
             frames_left=lag.frames_unacknowledged,
             points_left=lag.points_unacknowledged + lag.points_buffered,
+            artifacts_left=artifacts_left,
             spool_dir=self._settings.spool_dir,
         )
         if not delivered:
             self._notices.once(
                 "finish",
-                f"run {self.run_id} ended with {self._finished.points_left} points not yet on the server; they lie in "
-                f"{self._settings.spool_dir}. Deliver them with: stepstream sync {self._settings.spool_dir}",
+                f"run {self.run_id} ended with {self._finished.points_left} points{_and_files(artifacts_left)} not yet "
+                f"on the server; they lie in {self._settings.spool_dir}. Deliver them with: stepstream sync "
+                f"{self._settings.spool_dir}",
             )
         return self._finished
 
@@ -290,6 +338,17 @@ class Run:
             self.finish("FINISHED")
         else:
             self.finish("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+
+    def _artifacts(self) -> "Uploader":
+        if self._finished is not None:
+            raise ArtifactError("the run is finished; stepstream artifacts put adds files to it")
+        if self._uploader is None:
+            from stepstream.artifacts.uploader import Uploader
+
+            self._uploader = Uploader(self._settings, self.run_id, self.rank, self._notices)
+            if self._asleep:
+                lifecycle.flush_at_multiprocessing_exit()
+        return self._uploader
 
     def _log_or_count(self, metrics: Mapping[str, Any], step: Any) -> None:
         try:
@@ -392,3 +451,9 @@ class Run:
     def _at_exit(self, *, failed: bool) -> None:
         with contextlib.suppress(Exception):  # nobody is left to tell, and the spool has what there is
             self.finish("FAILED" if failed else "FINISHED")
+
+
+def _and_files(paths: Sequence[str]) -> str:
+    if not paths:
+        return ""
+    return f" and {len(paths)} artifacts ({', '.join(paths[:5])}{', ...' if len(paths) > 5 else ''})"

@@ -35,7 +35,9 @@ class Settings:
     buffer_bytes: int
     """Most that log() keeps in memory before it is framed; beyond it points are dropped and counted."""
     finish_timeout_s: float
-    """How long finish() waits for the server, at most."""
+    """How long finish() waits for the server, at most; and for artifacts, while nothing of them moves."""
+    artifact_timeout_s: float
+    """How long finish() waits for artifacts that move, at most."""
 
 
 def load(environ: Mapping[str, str], **given: object) -> Settings:
@@ -71,6 +73,7 @@ def load(environ: Mapping[str, str], **given: object) -> Settings:
         spool_min_free_bytes=int(number("SPOOL_MIN_FREE_BYTES", 2**30, 0)),
         buffer_bytes=int(number("BUFFER_BYTES", 64 * 2**20, 2**16)),
         finish_timeout_s=number("FINISH_TIMEOUT", 30.0, 0.0),
+        artifact_timeout_s=number("ARTIFACT_TIMEOUT", 3600.0, 0.0),
     )
     if problems:
         raise ConfigurationError("; ".join(problems))

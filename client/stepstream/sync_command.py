@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from stepstream import settings
+from stepstream.artifacts import leftovers
 from stepstream.errors import SpoolDamaged
 from stepstream.spool import adoption
 from stepstream.sync import SyncReport, deliver_orphans
@@ -26,12 +27,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _run(arguments: argparse.Namespace) -> int:
     loaded = settings.load(os.environ, spool_dir=arguments.directory, tracking_uri=arguments.tracking_uri)
     report, failed = asyncio.run(_deliver(loaded, arguments))
+    stored, problems, away = asyncio.run(_deliver_artifacts(loaded, arguments))
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    for problem in report.problems:
+    for problem in (*report.problems, *problems):
         print(f"left: {problem}", file=sys.stderr)
     print(f"{report.frames} frames of {report.segments} segments are on the server, {report.refused} were refused")
-    return 1 if failed or report.refused else 0
+    if stored or problems:
+        print(f"{stored} artifacts are stored")
+    return 1 if failed or away or report.refused else 0
 
 
 async def _deliver(loaded: settings.Settings, arguments: argparse.Namespace) -> tuple[SyncReport, bool]:
@@ -53,6 +57,22 @@ async def _deliver(loaded: settings.Settings, arguments: argparse.Namespace) -> 
                 failed = True
                 print(f"{server}: {error}. What is left stays in {loaded.spool_dir}.", file=sys.stderr)
     return total, failed
+
+
+async def _deliver_artifacts(loaded: settings.Settings, arguments: argparse.Namespace) -> tuple[int, list[str], bool]:
+    """How many are stored, what is left and why, and whether a server was away."""
+    stored, problems, away = 0, [], False
+    for call in leftovers.find(loaded.spool_dir, everything=arguments.everything):
+        server = (arguments.tracking_uri or call.tracking_uri).rstrip("/")
+        try:
+            done, failed = await leftovers.deliver(call, server, loaded.token)
+        except (Unavailable, Rejected) as error:
+            away = True
+            problems.append(f"{len(call.files)} artifacts of run {call.run_id}: {server}: {error}")
+            continue
+        stored += done
+        problems += failed
+    return stored, problems, away
 
 
 def _servers(directory: Path) -> set[str]:

@@ -79,7 +79,7 @@ class Transport:
     async def __aenter__(self) -> "Transport":
         # The environment's proxies and .netrc count, as users of requests-based clients expect.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=_BlockingResolver(), limit=8, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(resolver=BlockingResolver(), limit=8, keepalive_timeout=30),
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             trust_env=True,
         )
@@ -100,12 +100,13 @@ class Transport:
                 body = await response.read()
                 if response.status == 200:
                     return parse_answer(body)
-                raise _refusal(response.status, response.headers.get("Retry-After"), body)
+                raise refusal(response.status, response.headers.get("Retry-After"), body)
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
 
 
-def _refusal(status: int, retry_after: str | None, body: bytes) -> Exception:
+def refusal(status: int, retry_after: str | None, body: bytes) -> Exception:
+    """What an answer that is no success means: Unavailable or Rejected."""
     message = f"HTTP {status}: {_message(body)}"
     if status in RETRY_STATUSES:
         return Unavailable(message, _seconds(retry_after))
@@ -127,7 +128,7 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
 
 
-class _BlockingResolver(AbstractResolver):
+class BlockingResolver(AbstractResolver):
     """Resolves names in this very thread.
 
     asyncio would use an executor, which takes no work once the interpreter has begun to exit: just when the last
@@ -137,6 +138,7 @@ class _BlockingResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
+        """The addresses of a name."""
         infos = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         return [
             ResolveResult(

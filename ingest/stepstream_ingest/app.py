@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -10,15 +11,29 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from stepstream_ingest import auth, telemetry
+from stepstream_ingest.artifacts.collect import Collector
+from stepstream_ingest.artifacts.manifest import Manifest
+from stepstream_ingest.artifacts.preview import Previews
+from stepstream_ingest.artifacts.routes import ArtifactRoutes
+from stepstream_ingest.artifacts.serve import StoreRoutes
+from stepstream_ingest.artifacts.stores.directory import DirectoryStore
+from stepstream_ingest.artifacts.stores.open import open_store
+from stepstream_ingest.artifacts.stores.store import Store, StoreAway
+from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.drain import Drain
 from stepstream_ingest.errors import ApiError, DatabaseAway
+from stepstream_ingest.mlflow.artifacts import MlflowArtifactRoutes
+from stepstream_ingest.mlflow.service import Slices, add_mlflow
 from stepstream_ingest.read.history import History
 from stepstream_ingest.read.routes import ReadRoutes
 from stepstream_ingest.retention.routes import RetentionRoutes
 from stepstream_ingest.retention.store import Retention
+from stepstream_ingest.tracking.experiments import Experiments
+from stepstream_ingest.tracking.models import LoggedModels
 from stepstream_ingest.tracking.routes import TrackingRoutes
+from stepstream_ingest.tracking.runs import Runs
 from stepstream_ingest.tracking.store import TrackingStore
 from stepstream_ingest.worker_config import WorkerConfig
 from stepstream_ingest.write.admission import Admission
@@ -30,6 +45,7 @@ from stepstream_schema import limits, paths
 LOGGER: Final = logging.getLogger(__name__)
 VERSION: Final = "0.1.0"
 RETRY_AWAY_S: Final = 2
+STORE: Final = web.AppKey("store", Store)
 READER_CONNECTIONS: Final = 3
 REAPER_SHARE: Final = 6
 """Silent runs are looked for this many times within the time after which they are given up."""
@@ -54,6 +70,21 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     TrackingRoutes(tracking).add_to(app)
     retention = Retention(database)
     RetentionRoutes(retention).add_to(app)
+    store = open_store(config.artifact_root, bytes.fromhex(config.artifact_secret), os.environ)
+    manifest = Manifest(database)
+    _add_artifacts(app, database, store, manifest)
+    add_mlflow(
+        app,
+        Slices(
+            tracking=tracking,
+            experiments=Experiments(database),
+            runs=Runs(database),
+            models=LoggedModels(database),
+            history=History(readers),
+            retention=retention,
+            manifest=manifest,
+        ),
+    )
     _add_operations(app, tracking, drain)
 
     async def run(_: web.Application) -> AsyncIterator[None]:
@@ -69,9 +100,19 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
         await queue.stop()
         await database.close()
         await readers.close()
+        await store.close()
 
     app.cleanup_ctx.append(run)
     return app, drain
+
+
+def _add_artifacts(app: web.Application, database: Database, store: Store, manifest: Manifest) -> None:
+    uploads = Uploads(database, manifest, store)
+    app[STORE] = store
+    MlflowArtifactRoutes(manifest, uploads).add_to(app)
+    ArtifactRoutes(manifest, uploads, Previews(store), Collector(database, store)).add_to(app)
+    if isinstance(store, DirectoryStore):
+        StoreRoutes(store).add_to(app)
 
 
 def _add_operations(app: web.Application, tracking: TrackingStore, drain: Drain) -> None:
@@ -118,6 +159,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _refusal(error)
     except DatabaseAway as error:
         return _refusal(ApiError(503, "DATABASE_AWAY", str(error), RETRY_AWAY_S))
+    except StoreAway as error:
+        return _refusal(ApiError(503, "STORE_AWAY", str(error), RETRY_AWAY_S))
     except web.HTTPRequestEntityTooLarge as error:
         return _refusal(ApiError(413, "TOO_LARGE", str(error.text)))
     except web.HTTPException as error:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from stepstream_ingest.artifacts.stores import root
+from stepstream_ingest.artifacts.stores.root import ArtifactRoot
 from stepstream_ingest.errors import ServerSetupError
 
 DEFAULT_PORT: Final = 5150
@@ -30,6 +32,8 @@ class ServerConfig:
     """After SIGTERM, what is admitted is committed and answered for at most this long."""
     compaction: bool
     """Take part in compaction; some server on the same database must."""
+    artifact_root: ArtifactRoot
+    """Where artifacts go; several machines need one that all of them reach."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument("--database-url", help="any PostgreSQL from 14 on; without one an embedded PostgreSQL is used")
     parser.add_argument("--data-dir", type=Path, help="where the embedded PostgreSQL lives")
+    parser.add_argument(
+        "--artifact-root", metavar="URL", help=f"{root.FORMS} (default: the folder artifacts in the data directory)"
+    )
     parser.add_argument("--token", help="what clients must send; better given as STEPSTREAM_TOKEN")
     parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a token")
     parser.add_argument(
@@ -54,6 +61,12 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerCon
     workers = arguments.workers if arguments.workers is not None else os.cpu_count() or 1
     database_url = arguments.database_url or environ.get("STEPSTREAM_DATABASE_URL") or None
     problems = []
+    data_dir = _data_dir(arguments.data_dir, environ)
+    artifact_root = arguments.artifact_root or environ.get("STEPSTREAM_ARTIFACT_ROOT") or f"file://{data_dir}/artifacts"
+    try:
+        artifacts = root.parse(artifact_root)
+    except ValueError as error:
+        problems.append(str(error))
     if not 0 <= arguments.port <= 65535:
         problems.append(f"--port must lie between 0 and 65535, not {arguments.port}")
     if not 1 <= workers <= 256:
@@ -74,11 +87,12 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerCon
         port=arguments.port,
         workers=workers,
         database_url=database_url,
-        data_dir=_data_dir(arguments.data_dir, environ),
+        data_dir=data_dir,
         token=token,
         heartbeat_timeout_s=arguments.heartbeat_timeout,
         drain_s=arguments.drain_timeout,
         compaction=not arguments.no_compaction,
+        artifact_root=artifacts,
     )
 
 

@@ -18,6 +18,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from stepstream_ingest import child
+from stepstream_ingest.artifacts import secret as artifact_secret
+from stepstream_ingest.artifacts.stores.open import check
 from stepstream_ingest.config import ServerConfig
 from stepstream_ingest.data_dir import DataDir
 from stepstream_ingest.errors import DatabaseAway, ServerSetupError
@@ -41,11 +43,13 @@ async def serve(config: ServerConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    check(config.artifact_root, os.environ)
     with listen(config.host, config.port) as listener:
         async with _database(config) as (dsn, cluster, described):
             await _migrate(dsn, cluster)
+            secret = await artifact_secret.load(dsn)
             with _metrics_directory() as metrics:
-                workers = Workers(config, dsn, listener, metrics)
+                workers = Workers(config, dsn, secret, listener, metrics)
                 workers.start()
                 try:
                     await workers.wait_until_ready(stop)
@@ -125,8 +129,11 @@ def _metrics_directory() -> Iterator[Path]:
 class Workers:
     """The worker processes: started, restarted when they die, drained."""
 
-    def __init__(self, config: ServerConfig, dsn: str, listener: socket.socket, metrics: Path) -> None:
+    def __init__(
+        self, config: ServerConfig, dsn: str, artifact_secret: str, listener: socket.socket, metrics: Path
+    ) -> None:
         self._config, self._dsn, self._listener, self._metrics = config, dsn, listener, metrics
+        self._artifact_secret = artifact_secret
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._died_at: dict[int, float] = {}
 
@@ -181,6 +188,8 @@ class Workers:
     def _start_one(self, number: int) -> None:
         told = WorkerConfig(
             dsn=self._dsn,
+            artifact_root=self._config.artifact_root,
+            artifact_secret=self._artifact_secret,
             token=self._config.token,
             heartbeat_timeout_s=self._config.heartbeat_timeout_s,
             drain_s=self._config.drain_s,

@@ -37,6 +37,14 @@ GROUP_FRAMES: Final = Histogram(
     registry=REGISTRY,
 )
 RUNS_LOST: Final = Counter("stepstream_runs_lost", "Runs marked failed because they fell silent", registry=REGISTRY)
+ARTIFACTS: Final = Counter("stepstream_artifacts", "Artifacts uploaded and listed", registry=REGISTRY)
+ARTIFACT_BYTES: Final = Counter("stepstream_artifact_bytes", "Bytes of uploaded artifacts", registry=REGISTRY)
+ARTIFACTS_REUSED: Final = Counter(
+    "stepstream_artifacts_reused", "Artifacts listed without sending them again", registry=REGISTRY
+)
+ARTIFACTS_REFUSED: Final = Counter(
+    "stepstream_artifacts_refused", "Uploads that were not what was announced", registry=REGISTRY
+)
 BACKLOG_FRAMES: Final = Gauge(
     "stepstream_backlog_frames", "Frames not yet compacted", multiprocess_mode="mostrecent", registry=REGISTRY
 )

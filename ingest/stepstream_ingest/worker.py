@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from typing import Final
 
 import uvloop
@@ -18,6 +19,8 @@ from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
 LOGGER: Final = logging.getLogger(__name__)
 CLOSE_S: Final = 1.0
 """After the drain, for the last answers to leave."""
+FORCE_S: Final = 10.0
+"""Beyond drain and close: its supervisor, which would kill it, may be dead itself."""
 BACKLOG: Final = 1024
 """512 clients that come back together after an outage wait here, not in an error."""
 
@@ -35,6 +38,7 @@ async def serve(config: WorkerConfig, listener: socket.socket) -> None:
         loop.add_signal_handler(number, stop.set)
     LOGGER.info("worker %d is ready", config.worker)
     await stop.wait()
+    _end_by_force(config.drain_s + CLOSE_S + FORCE_S)
     await site.stop()
     left = await drain.begin(config.drain_s)
     if left:
@@ -43,6 +47,18 @@ async def serve(config: WorkerConfig, listener: socket.socket) -> None:
         )
     await runner.cleanup()
     LOGGER.info("worker %d has drained", config.worker)
+
+
+def _end_by_force(seconds: float) -> None:
+    """End the process if it has not ended by itself; a thread, since it may be the event loop that is stuck."""
+
+    def end() -> None:
+        LOGGER.error("worker did not stop within %g s and ends by force; what it acknowledged is stored", seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def main() -> int:

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from stepstream_ingest.artifacts.stores.root import ArtifactRoot
+
 ENVIRONMENT_VARIABLE: Final = "STEPSTREAM_WORKER_CONFIG"
 """Not an argument: command lines are public to everybody on the machine, and this holds the token and the DSN."""
 
@@ -13,6 +15,9 @@ class WorkerConfig:
     """One worker."""
 
     dsn: str
+    artifact_root: ArtifactRoot
+    artifact_secret: str
+    """Hexadecimal; every server of this database signs with it."""
     token: str | None = None
     heartbeat_timeout_s: float = 60.0
     drain_s: float = 10.0
@@ -31,4 +36,5 @@ class WorkerConfig:
     @classmethod
     def from_json(cls, text: str) -> "WorkerConfig":
         """The value behind `to_json`."""
-        return cls(**json.loads(text))
+        said = json.loads(text)
+        return cls(**said | {"artifact_root": ArtifactRoot(**said["artifact_root"])})

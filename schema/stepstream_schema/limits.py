@@ -45,3 +45,28 @@ MAX_HEARTBEAT_S: Final = 86_400
 
 CURSOR_WINDOW_FRAMES: Final = 16_384
 """How far beyond a writer's contiguous mark a frame may arrive: 2 KB of bitmap at the very worst."""
+
+MAX_FILES_PER_REQUEST: Final = 256
+"""Artifacts that one request may announce, complete or ask for: signing takes about a millisecond each."""
+
+MAX_PARTS_PER_REQUEST: Final = 64
+"""Parts of one upload that one request may have signed: 1 GiB of them at the usual size."""
+
+SINGLE_PUT_BYTES: Final = 32 * 2**20
+"""Artifacts up to this size are sent whole; larger ones in parts, which can be resumed and sent side by side."""
+
+PART_BYTES: Final = 16 * 2**20
+"""One part, of all but the last: above the least that S3 takes (5 MiB), and half a second of a slow network."""
+
+MAX_PARTS: Final = 10_000
+"""S3's bound; Azure's is higher. A file of unknown length may so have 156 GiB."""
+
+MAX_ARTIFACT_BYTES: Final = 5 * 2**40
+"""S3's bound for one object."""
+
+
+def part_bytes(size: int | None) -> int:
+    """The size of each part but the last of an artifact of `size` bytes, or of unknown size."""
+    if size is None or size <= PART_BYTES * MAX_PARTS:
+        return PART_BYTES
+    return -(-size // (MAX_PARTS * 2**20)) * 2**20

@@ -10,6 +10,10 @@ VERSION: Final = "/version"
 METRICS: Final = "/metrics"
 HISTORY: Final = "/v1/history"
 GC: Final = "/v1/gc"
+ARTIFACT_GC: Final = "/v1/gc/artifacts"
+UPLOADS: Final = "/v1/artifacts/uploads"
+STORE: Final = "/v1/store"
+"""Objects of the embedded store, by signed URLs alone."""
 
 MSGPACK: Final = "application/msgpack"
 ARROW: Final = "application/vnd.apache.arrow.stream"
@@ -33,3 +37,13 @@ def run_history(run_id: str) -> str:
 def run_ranks(run_id: str) -> str:
     """One metric over all ranks."""
     return f"{RUNS}/{run_id}/metrics/ranks"
+
+
+def run_artifacts(run_id: str) -> str:
+    """The artifacts of one run."""
+    return f"{RUNS}/{run_id}/artifacts"
+
+
+def upload(upload_id: str) -> str:
+    """One upload under way."""
+    return f"{UPLOADS}/{upload_id}"

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import threading
+from collections.abc import Iterator
 from types import TracebackType
 
 
@@ -16,6 +18,10 @@ class Proxy:
         """How many answers will be dropped, together with their connection, after the server gave them."""
         self.answers_lost = 0
         self.refuse = False
+        self.bytes_passed = 0
+        """Both ways."""
+        self.bytes_per_s = 0
+        """How fast requests pass on each connection; 0 is as fast as they come."""
 
     @property
     def url(self) -> str:
@@ -54,8 +60,11 @@ class Proxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, OSError):
             while data := await reader.read(65536):
+                self.bytes_passed += len(data)
                 writer.write(data)
                 await writer.drain()
+                if self.bytes_per_s:
+                    await asyncio.sleep(len(data) / self.bytes_per_s)
         writer.close()
 
     async def _answer(
@@ -67,7 +76,24 @@ class Proxy:
                     self.lose_answers -= 1
                     self.answers_lost += 1
                     break
+                self.bytes_passed += len(data)
                 writer.write(data)
                 await writer.drain()
         writer.close()
         up_writer.close()
+
+
+@contextlib.contextmanager
+def in_thread(port: int) -> Iterator[Proxy]:
+    """A proxy with an event loop of its own, for tests that have none."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    proxy = Proxy(port)
+    asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result()
+    try:
+        yield proxy
+    finally:
+        asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()

@@ -1,5 +1,6 @@
 """One worker's application in this process, on a real database."""
 
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from aiohttp.test_utils import TestClient, TestServer
 
 from stepstream_ingest.app import create_app
+from stepstream_ingest.artifacts.stores.root import parse
 from stepstream_ingest.worker_config import WorkerConfig
 from stepstream_schema import batch, paths
 from stepstream_schema import frame as wire
@@ -21,9 +23,13 @@ WRITER = 77
 
 @asynccontextmanager
 async def running(database_url: str, **settings: Any) -> AsyncIterator[TestClient]:
-    app, _ = create_app(WorkerConfig(dsn=database_url, **settings))
-    async with TestClient(TestServer(app)) as client:
-        yield client
+    """With `artifact_root`, artifacts go there; else to a directory that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = settings.pop("artifact_root", None) or f"file://{directory}"
+        config = WorkerConfig(dsn=database_url, artifact_root=parse(root), artifact_secret="5ec7e7" * 8, **settings)
+        app, _ = create_app(config)
+        async with TestClient(TestServer(app)) as client:
+            yield client
 
 
 def frame(

@@ -93,7 +93,7 @@ class Retention:
             await asyncio.sleep(EVERY_S)
 
     async def _remove_some(self, connection: Connection, run_id: UUID) -> int:
-        for query in ("remove_chunks", "remove_frames", "remove_series"):
+        for query in ("remove_chunks", "remove_frames", "remove_series", "remove_artifacts"):
             removed = _count(await connection.execute(self._sql[query], run_id, ROWS_AT_A_TIME))
             if removed:
                 return removed

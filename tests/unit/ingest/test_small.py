@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepstream_ingest import config
+from stepstream_ingest.artifacts.stores import root
 from stepstream_ingest.auth import authorised
 from stepstream_ingest.errors import ServerSetupError
 from stepstream_ingest.worker_config import WorkerConfig
@@ -61,5 +62,7 @@ def test_beyond_this_machine_only_with_a_token_or_said_to_be_insecure():
 
 
 def test_a_worker_is_told_what_its_supervisor_knows():
-    told = WorkerConfig(dsn="postgresql://", token="t", worker=3)
+    told = WorkerConfig(
+        dsn="postgresql://", token="t", worker=3, artifact_root=root.parse("s3://b/p"), artifact_secret="ab"
+    )
     assert WorkerConfig.from_json(told.to_json()) == told

@@ -70,11 +70,18 @@ DELETE FROM frames WHERE (run_id, writer, seq) IN (SELECT run_id, writer, seq FR
 -- Some series of a run.
 DELETE FROM series WHERE (run_id, series_id) IN (SELECT run_id, series_id FROM series WHERE run_id = $1 LIMIT $2)
 
+-- name: remove_artifacts
+-- Some artifacts of a run; their objects are collected once nothing names them.
+DELETE FROM artifacts WHERE (owner, path) IN (SELECT owner, path FROM artifacts WHERE owner = $1 LIMIT $2)
+
 -- name: remove_rest
 -- What is left of a run once its points are gone.
 WITH gone_params AS (DELETE FROM params WHERE run_id = $1),
     gone_conflicts AS (DELETE FROM param_conflicts WHERE run_id = $1),
     gone_tags AS (DELETE FROM tags WHERE run_id = $1),
+    gone_datasets AS (DELETE FROM run_datasets WHERE run_id = $1),
+    gone_models AS (DELETE FROM run_models WHERE run_id = $1),
+    gone_uploads AS (DELETE FROM uploads WHERE owner = $1),
     gone_kept AS (DELETE FROM kept_frames WHERE run_id = $1),
     gone_writers AS (DELETE FROM writers WHERE run_id = $1)
 DELETE FROM runs WHERE run_id = $1

@@ -4,15 +4,17 @@ INSERT INTO experiments (name) VALUES ($1) ON CONFLICT DO NOTHING
 
 -- name: experiment_by_name
 -- One experiment.
-SELECT experiment_id, name, lifecycle_stage, created_at_ms FROM experiments WHERE name = $1
+SELECT experiment_id, name, lifecycle_stage, created_at_ms, updated_at_ms, artifact_location
+FROM experiments WHERE name = $1
 
 -- name: experiment_by_id
 -- One experiment.
-SELECT experiment_id, name, lifecycle_stage, created_at_ms FROM experiments WHERE experiment_id = $1
+SELECT experiment_id, name, lifecycle_stage, created_at_ms, updated_at_ms, artifact_location
+FROM experiments WHERE experiment_id = $1
 
 -- name: list_experiments
 -- All of them, newest first.
-SELECT experiment_id, name, lifecycle_stage, created_at_ms FROM experiments
+SELECT experiment_id, name, lifecycle_stage, created_at_ms, updated_at_ms, artifact_location FROM experiments
 ORDER BY created_at_ms DESC, experiment_id DESC LIMIT $1
 
 -- name: create_run
@@ -71,3 +73,159 @@ FROM (
 WHERE r.run_id = heard.run_id AND r.status = 'RUNNING' AND heard.heartbeat_s > 0
     AND heard.seen_at < clock_timestamp() - make_interval(secs => greatest($1::float8, 4 * heard.heartbeat_s))
 RETURNING r.run_id
+
+-- name: new_experiment
+-- A new experiment; nothing when the name is taken, be it by a deleted one.
+INSERT INTO experiments (name, artifact_location) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING experiment_id
+
+-- name: experiment_tags
+-- The tags of an experiment.
+SELECT key, value FROM experiment_tags WHERE experiment_id = $1 ORDER BY key
+
+-- name: set_experiment_tag
+-- The last value stays.
+INSERT INTO experiment_tags (experiment_id, key, value) VALUES ($1, $2, $3)
+ON CONFLICT (experiment_id, key) DO UPDATE SET value = excluded.value
+
+-- name: delete_experiment_tag
+-- A tag goes.
+DELETE FROM experiment_tags WHERE experiment_id = $1 AND key = $2 RETURNING key
+
+-- name: touch_experiment
+-- Something about it has changed.
+UPDATE experiments SET updated_at_ms = (extract(epoch FROM clock_timestamp()) * 1000)::bigint WHERE experiment_id = $1
+
+-- name: rename_experiment
+-- A new name; nothing when it is taken.
+UPDATE experiments SET name = $2, updated_at_ms = (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+WHERE experiment_id = $1 AND NOT EXISTS (SELECT FROM experiments WHERE name = $2 AND experiment_id <> $1)
+RETURNING experiment_id
+
+-- name: move_experiment
+-- Deleted or restored, its runs with it; nothing when it is so already.
+WITH moved AS (
+    UPDATE experiments
+    SET lifecycle_stage = $2, updated_at_ms = (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+    WHERE experiment_id = $1 AND lifecycle_stage <> $2
+    RETURNING experiment_id
+), runs_moved AS (
+    UPDATE runs SET lifecycle_stage = $2, deleted_at = CASE WHEN $2 = 'deleted' THEN now() END
+    WHERE experiment_id IN (SELECT experiment_id FROM moved)
+)
+SELECT experiment_id FROM moved
+
+-- name: new_run
+-- A run that is made by a request.
+INSERT INTO runs (run_id, experiment_id, name, user_id, start_time_ms) VALUES ($1, $2, $3, $4, $5)
+
+-- name: update_run
+-- What is null stays as it is.
+UPDATE runs SET status = coalesce($2, status), end_time_ms = CASE WHEN $3 THEN $4 ELSE end_time_ms END,
+    name = coalesce($5, name), status_time_ms = (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+    status_writer = 0, lost = false
+WHERE run_id = $1
+
+-- name: lock_run
+-- Whether the run may be written to; it cannot be deleted meanwhile.
+SELECT lifecycle_stage FROM runs WHERE run_id = $1 FOR SHARE
+
+-- name: lock_run_alone
+-- The same for what is read, changed and written back.
+SELECT lifecycle_stage FROM runs WHERE run_id = $1 FOR UPDATE
+
+-- name: stored_params
+-- The values that stay.
+SELECT key, value FROM params WHERE run_id = $1 AND key = ANY($2::text[])
+
+-- name: log_params
+-- The first value stays.
+INSERT INTO params (run_id, key, value)
+SELECT $1, key, value FROM unnest($2::text[], $3::text[]) AS said (key, value) ORDER BY key
+ON CONFLICT DO NOTHING
+
+-- name: log_tags
+-- The last value stays: by the event's time, and of one time by its number.
+INSERT INTO tags (run_id, key, value, event_time_ms, writer, seq)
+SELECT $1, key, value, $4, 0, $5 FROM unnest($2::text[], $3::text[]) AS said (key, value) ORDER BY key
+ON CONFLICT (run_id, key) DO UPDATE
+SET value = excluded.value, event_time_ms = excluded.event_time_ms, writer = excluded.writer, seq = excluded.seq
+WHERE (excluded.event_time_ms, excluded.writer, excluded.seq) > (tags.event_time_ms, tags.writer, tags.seq)
+
+-- name: log_datasets
+-- Datasets of an experiment that are not known yet.
+INSERT INTO datasets (dataset_id, experiment_id, name, digest, source_type, source, schema, profile)
+SELECT dataset_id, $1, name, digest, source_type, source, schema, profile
+FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+    AS said (dataset_id, name, digest, source_type, source, schema, profile)
+ORDER BY name, digest
+ON CONFLICT DO NOTHING
+
+-- name: use_datasets
+-- The run has read them; the first tags stay.
+INSERT INTO run_datasets (run_id, dataset_id, tags)
+SELECT DISTINCT ON (d.dataset_id) $1, d.dataset_id, said.tags::jsonb
+FROM unnest($3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS said (name, digest, tags, place)
+JOIN datasets AS d ON d.experiment_id = $2 AND d.name = said.name AND d.digest = said.digest
+ORDER BY d.dataset_id, said.place
+ON CONFLICT DO NOTHING
+
+-- name: run_datasets
+-- What runs have read.
+SELECT r.run_id, d.name, d.digest, d.source_type, d.source, d.schema, d.profile, r.tags::text AS tags
+FROM run_datasets AS r JOIN datasets AS d USING (dataset_id)
+WHERE r.run_id = ANY($1::uuid[]) ORDER BY r.run_id, r.logged_at, d.name, d.digest
+
+-- name: use_models
+-- The run has read or made them.
+INSERT INTO run_models (run_id, direction, model_id, step)
+SELECT $1, $2, model_id, step FROM unnest($3::uuid[], $4::bigint[]) AS said (model_id, step) ORDER BY model_id
+ON CONFLICT DO NOTHING
+
+-- name: run_models
+-- What runs have read and made.
+SELECT run_id, direction, model_id, step FROM run_models WHERE run_id = ANY($1::uuid[]) ORDER BY run_id, model_id
+
+-- name: new_model
+-- A logged model.
+INSERT INTO logged_models (model_id, experiment_id, name, model_type, source_run_id, created_at_ms, updated_at_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $6)
+
+-- name: models
+-- Logged models, deleted ones included.
+SELECT model_id, experiment_id, name, model_type, source_run_id, status, status_message, created_at_ms, updated_at_ms,
+    lifecycle_stage
+FROM logged_models WHERE model_id = ANY($1::uuid[])
+
+-- name: set_model_status
+-- Ready, or failed.
+UPDATE logged_models SET status = $2, updated_at_ms = $3 WHERE model_id = $1 AND lifecycle_stage = 'active'
+RETURNING model_id
+
+-- name: delete_model
+-- Deleted.
+UPDATE logged_models SET lifecycle_stage = 'deleted', updated_at_ms = $2
+WHERE model_id = $1 AND lifecycle_stage = 'active' RETURNING model_id
+
+-- name: log_model_params
+-- Params of a model.
+INSERT INTO logged_model_params (model_id, key, value)
+SELECT $1, key, value FROM unnest($2::text[], $3::text[]) AS said (key, value) ORDER BY key
+ON CONFLICT DO NOTHING RETURNING key
+
+-- name: set_model_tags
+-- The last value stays.
+INSERT INTO logged_model_tags (model_id, key, value)
+SELECT $1, key, value FROM unnest($2::text[], $3::text[]) AS said (key, value) ORDER BY key
+ON CONFLICT (model_id, key) DO UPDATE SET value = excluded.value
+
+-- name: delete_model_tag
+-- A tag goes.
+DELETE FROM logged_model_tags WHERE model_id = $1 AND key = $2 RETURNING key
+
+-- name: model_params
+-- Params of models.
+SELECT model_id, key, value FROM logged_model_params WHERE model_id = ANY($1::uuid[]) ORDER BY model_id, key
+
+-- name: model_tags
+-- Tags of models.
+SELECT model_id, key, value FROM logged_model_tags WHERE model_id = ANY($1::uuid[]) ORDER BY model_id, key

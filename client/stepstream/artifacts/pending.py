@@ -1,0 +1,118 @@
+"""What is still to be uploaded, written down in the spool: `stepstream sync` sends what a killed process could not.
+
+artifacts/<token>.json      the files of one call, and who logged them
+artifacts/<token>-7.data    a copy of one that is small, or another name (hard link) of one that is large
+
+Sending twice stores once, so nothing is claimed.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from stepstream.process import ProcessId
+
+COPY_BYTES: Final = 2**20
+"""Files up to this size are copied when they are logged: most are temporary, and gone a moment later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingFile:
+    """One file of a call."""
+
+    path: str
+    """In the tree of the run."""
+    local: str
+    """Where its bytes are: the file itself, a copy or a link."""
+    content_type: str
+    logged_at_ms: int
+    is_ours: bool
+    """A copy or a link in the spool, to be removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingCall:
+    """One call of log_artifact or log_artifacts that is not yet done."""
+
+    note: Path
+    tracking_uri: str
+    run_id: str
+    rank: int | None
+    owner: ProcessId
+    files: tuple[PendingFile, ...]
+
+
+def folder(spool_dir: Path) -> Path:
+    """Where the notes are."""
+    return spool_dir / "artifacts"
+
+
+def keep(directory: Path, token: str, number: int, local: Path, *, min_free_bytes: int) -> Path | None:
+    """A copy or a link of a file, so that it outlives its owner; None where neither can be had."""
+    kept = directory / f"{token}-{number}.data"
+    try:
+        if local.stat().st_size <= COPY_BYTES:
+            if shutil.disk_usage(directory).free < min_free_bytes:
+                return None
+            shutil.copyfile(local, kept)
+        else:
+            os.link(local, kept, follow_symlinks=True)
+    except OSError:
+        kept.unlink(missing_ok=True)
+        return None
+    return kept
+
+
+def write(
+    directory: Path,
+    token: str,
+    *,
+    tracking_uri: str,
+    run_id: str,
+    rank: int | None,
+    owner: ProcessId,
+    files: Sequence[PendingFile],
+) -> Path:
+    """The note, whole or not at all. Raises OSError."""
+    said = {
+        "version": 1,
+        "tracking_uri": tracking_uri,
+        "run_id": run_id,
+        "rank": rank,
+        "owner": owner.as_dict(),
+        "files": [asdict(file) for file in files],
+    }
+    note = directory / f"{token}.json"
+    draft = note.with_suffix(".draft")
+    draft.write_text(json.dumps(said))
+    draft.replace(note)
+    return note
+
+
+def read_all(directory: Path) -> Iterator[PendingCall]:
+    """Every note that can be read."""
+    for note in sorted(directory.glob("*.json")):
+        try:
+            said: dict[str, Any] = json.loads(note.read_text())
+            yield PendingCall(
+                note=note,
+                tracking_uri=said["tracking_uri"],
+                run_id=said["run_id"],
+                rank=said["rank"],
+                owner=ProcessId(**said["owner"]),
+                files=tuple(PendingFile(**file) for file in said["files"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def forget(note: Path, files: Sequence[PendingFile]) -> None:
+    """The call is done."""
+    note.unlink(missing_ok=True)
+    for file in files:
+        if file.is_ours:
+            Path(file.local).unlink(missing_ok=True)

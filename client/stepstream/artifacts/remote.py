@@ -1,0 +1,123 @@
+"""The border to aiohttp for artifacts: the server's API, and signed requests to wherever the store is."""
+
+import json
+import ssl
+from collections.abc import AsyncIterable, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+import aiohttp
+from yarl import URL
+
+from stepstream.transport import RETRY_STATUSES, BlockingResolver, Rejected, Unavailable, refusal
+
+API_TIMEOUT_S: Final = 600.0
+"""Completing a large file reads it once in the embedded store."""
+SILENT_S: Final = 60.0
+"""A transfer on which nothing has moved for so long is tried again."""
+CONNECT_TIMEOUT_S: Final = 5.0
+CONNECTIONS: Final = 8
+EXPIRED: Final = frozenset({400, 401, 403})
+"""How stores answer a signature that is too old, or a body that is not what was signed."""
+
+
+class Refused(Exception):
+    """The store does not take the body, or no longer the signature."""
+
+
+class Remote:
+    """One server and its store; used within one event loop. Raises Unavailable, Rejected, Refused."""
+
+    def __init__(self, tracking_uri: str, token: str | None) -> None:
+        self._uri = tracking_uri
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "Remote":
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=BlockingResolver(), limit=CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENT_S),
+            trust_env=True,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._opened.close()
+
+    async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask the server."""
+        timeout = aiohttp.ClientTimeout(total=API_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+        try:
+            async with self._opened.request(
+                method, self._uri + path, json=body, headers=self._headers, timeout=timeout
+            ) as response:
+                answer = await response.read()
+                if response.status != 200:
+                    raise refusal(response.status, response.headers.get("Retry-After"), answer)
+                said: dict[str, Any] = json.loads(answer)
+                return said
+        except ValueError as error:
+            raise Rejected(200, f"this is no StepStream server: its answer cannot be read ({error})") from error
+        except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+    async def put(self, signed: Mapping[str, Any], body: AsyncIterable[bytes], size: int) -> None:
+        """Send `size` bytes by a signed request."""
+        headers = {"Content-Type": "application/octet-stream"} | signed["headers"] | {"Content-Length": str(size)}
+        try:
+            async with self._opened.request(
+                signed["method"], self._url(signed["url"]), data=body if size else b"", headers=headers
+            ) as response:
+                answer = await response.read()
+                _check(response.status, response.headers.get("Retry-After"), answer)
+        except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+    async def get(self, signed: Mapping[str, Any], start: int, size: int, write: Any) -> None:
+        """Fetch a range by a signed request; `write` takes each piece."""
+        headers = signed["headers"] | {"Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
+        try:
+            async with self._opened.get(self._url(signed["url"]), headers=headers) as response:
+                if response.status not in (200, 206):
+                    _check(response.status, response.headers.get("Retry-After"), await response.read())
+                # Some stores answer a range with everything.
+                skip = start if response.status == 200 else 0
+                await _copy(response.content.iter_chunked(2**18), skip, size, write)
+        except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+    @property
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("a Remote is used within `async with`")
+        return self._session
+
+    def _url(self, url: str) -> URL:
+        """The embedded store names a path of its own server, however this client reaches that."""
+        return URL(self._uri + url if url.startswith("/") else url, encoded=True)
+
+
+async def _copy(pieces: Any, skip: int, size: int, write: Any) -> None:
+    left = size
+    async for piece in pieces:
+        kept = piece[skip : skip + left]
+        skip = max(0, skip - len(piece))
+        left -= len(kept)
+        write(kept)
+        if not left:
+            return
+    if left:
+        raise Unavailable(f"the store hung up {left} bytes before the end")
+
+
+def _check(status: int, retry_after: str | None, answer: bytes) -> None:
+    if status < 300:
+        return
+    if status in RETRY_STATUSES:
+        raise refusal(status, retry_after, answer)
+    said = answer[:300].decode("utf-8", "replace")
+    if status in EXPIRED:
+        raise Refused(f"HTTP {status}: {said}")
+    raise Rejected(status, f"the store answered HTTP {status}: {said}")

@@ -1,0 +1,116 @@
+"""Garbage of artifacts: uploads that were given up, objects that no tree names, bytes that nobody knows."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from stepstream_ingest.artifacts.stores.store import Listed, Store, object_id, object_key
+from stepstream_ingest.database import Database
+from stepstream_schema import sql
+
+AT_A_TIME: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one step did, or in a dry run would do."""
+
+    uploads: int
+    """Given up."""
+    objects: int
+    """No longer named by any tree."""
+    orphans: int
+    """In the store, and in no table."""
+    bytes: int
+    next: str | None
+    """To be handed to the next step; None at the end."""
+
+
+class Collector:
+    """Law: nothing goes that a tree names, that an upload under way needs, or that is younger than the grace.
+
+    Rows go before bytes: a collector that is killed in between leaves bytes that the next one finds in the store.
+    """
+
+    def __init__(self, database: Database, store: Store) -> None:
+        self._database = database
+        self._store = store
+        self._sql = sql.queries("artifacts")
+
+    async def step(self, grace_s: float, after: str, seconds: float, *, dry_run: bool) -> Step:
+        """Collect for about so long. Raises StoreAway, DatabaseAway."""
+        deadline = time.monotonic() + seconds
+        if dry_run:
+            uploads, objects, size = await self._count(grace_s)
+        else:
+            uploads = await self._give_up(grace_s)
+            objects, size = await self._forget(grace_s, deadline)
+        orphans, lost, following = await self._orphans(grace_s, after, deadline, dry_run=dry_run)
+        if after:
+            # They were counted by the first step.
+            uploads, objects, size = (0, 0, 0) if dry_run else (uploads, objects, size)
+        return Step(uploads=uploads, objects=objects, orphans=orphans, bytes=size + lost, next=following)
+
+    async def _count(self, grace_s: float) -> tuple[int, int, int]:
+        uploads = (await self._database.fetch(self._sql["count_stale_uploads"], grace_s))[0]["uploads"]
+        found = (await self._database.fetch(self._sql["count_unreferenced"], grace_s))[0]
+        return uploads, found["objects"], found["bytes"]
+
+    async def _give_up(self, grace_s: float) -> int:
+        rows = await self._database.fetch(self._sql["stale_uploads"], grace_s, AT_A_TIME)
+        for row in rows:
+            key = object_key(row["upload_id"])
+            if row["parts_token"]:
+                await self._store.abort_parts(key, row["parts_token"])
+            await self._database.fetch(self._sql["end_upload"], row["upload_id"])
+            await self._store.delete([key])
+        return len(rows)
+
+    async def _forget(self, grace_s: float, deadline: float) -> tuple[int, int]:
+        count = size = 0
+        while time.monotonic() < deadline:
+            async with self._database.connection() as connection, connection.transaction():
+                rows = await connection.fetch(self._sql["next_unreferenced"], grace_s, AT_A_TIME)
+                gone = await connection.fetch(self._sql["forget_objects"], [row["object_id"] for row in rows])
+            await self._store.delete([object_key(row["object_id"]) for row in gone])
+            count, size = count + len(gone), size + sum(row["size"] for row in gone)
+            if len(rows) < AT_A_TIME:
+                break
+        return count, size
+
+    async def _orphans(
+        self, grace_s: float, after: str, deadline: float, *, dry_run: bool
+    ) -> tuple[int, int, str | None]:
+        before = datetime.now(UTC) - timedelta(seconds=grace_s)
+        count = size = 0
+        batch: list[Listed] = []
+        last = after
+        async for listed in self._store.scan(after):
+            batch.append(listed)
+            last = max(last, listed.key) if listed.parts_token is None else last
+            if len(batch) == AT_A_TIME:
+                found = await self._remove_orphans(batch, before, dry_run=dry_run)
+                count, size, batch = count + found[0], size + found[1], []
+                if time.monotonic() > deadline and listed.parts_token is None:
+                    return count, size, last
+        found = await self._remove_orphans(batch, before, dry_run=dry_run)
+        return count + found[0], size + found[1], None
+
+    async def _remove_orphans(self, batch: Sequence[Listed], before: datetime, *, dry_run: bool) -> tuple[int, int]:
+        old = [(found, listed) for listed in batch if listed.modified_at <= before and (found := object_id(listed.key))]
+        known = await self._known([found for found, _ in old])
+        orphans = [listed for found, listed in old if found not in known]
+        if not dry_run:
+            for listed in orphans:
+                if listed.parts_token:
+                    await self._store.abort_parts(listed.key, listed.parts_token)
+            await self._store.delete([listed.key for listed in orphans if not listed.parts_token])
+        return len(orphans), sum(listed.size for listed in orphans)
+
+    async def _known(self, ids: Sequence[UUID]) -> set[Any]:
+        if not ids:
+            return set()
+        return {row["object_id"] for row in await self._database.fetch(self._sql["known_keys"], list(ids))}

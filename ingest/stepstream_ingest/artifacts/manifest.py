@@ -1,0 +1,153 @@
+"""What is listed in the trees of artifacts, in the database. Law: what is listed can be fetched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from stepstream_ingest.artifacts.stores.store import object_key
+from stepstream_ingest.database import Connection, Database
+from stepstream_ingest.errors import ApiError
+from stepstream_schema import artifact_path, sql
+
+MAX_LISTED: Final = 1000
+"""Entries of one page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """One file of a tree."""
+
+    path: str
+    key: str
+    """Of its object in the store."""
+    size: int
+    content_type: str
+    sha256: str | None
+    """Hexadecimal; None where only the store has seen the bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One file that is to be listed, once its object is there."""
+
+    owner: UUID
+    path: str
+    size: int
+    content_type: str
+    logged_at_ms: int
+    rank: int | None
+
+
+class Manifest:
+    """Reads and writes the trees. Raises ApiError and DatabaseAway."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql = sql.queries("artifacts")
+
+    async def children(self, owner: UUID, directory: str, after: str, limit: int) -> list[dict[str, Any]]:
+        """What lies directly in a directory, by name."""
+        prefix = f"{directory}/" if directory else ""
+        rows = await self._database.fetch(self._sql["children"], owner, prefix, after, limit)
+        return [_child(prefix, row) for row in rows]
+
+    async def tree(self, owner: UUID, directory: str, after: str, limit: int) -> list[dict[str, Any]]:
+        """Every file below a directory, or the file itself, by path."""
+        rows = await self._database.fetch(self._sql["tree"], owner, directory, after, limit)
+        return [dict(row) | {"is_dir": False} for row in rows]
+
+    async def files(self, owner: UUID, paths: Sequence[str]) -> dict[str, File]:
+        """Single files; what is not there is left out."""
+        rows = await self._database.fetch(self._sql["files"], owner, list(paths))
+        return {
+            row["path"]: File(
+                path=row["path"],
+                key=object_key(row["object_id"]),
+                size=row["size"],
+                content_type=row["content_type"],
+                sha256=row["sha256"],
+            )
+            for row in rows
+        }
+
+    async def file(self, owner: UUID, path: str) -> File:
+        """One file. Raises ApiError 404."""
+        found = (await self.files(owner, [path])).get(path)
+        if found is None:
+            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"there is no artifact {path!r:.300} in this run")
+        return found
+
+    async def remove(self, owner: UUID, path: str) -> int:
+        """Take a file, or all below a directory, from the tree; how many files."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute(self._sql["remove"], owner, path)
+        return int(tag.rpartition(" ")[2])
+
+    async def admit(self, owner: UUID) -> None:
+        """Raise ApiError where nothing may be added to the run; make room for one that is not announced yet."""
+        rows = await self._database.fetch(self._sql["run_stage"], owner)
+        if not rows:
+            await self._database.fetch(self._sql["place_run"], owner)
+        elif rows[0]["lifecycle_stage"] != "active":
+            raise ApiError(400, "INVALID_PARAMETER_VALUE", f"run {owner.hex} is deleted; restore it to add artifacts")
+
+    async def reuse(self, entries: Sequence[tuple[Entry, bytes]]) -> set[int]:
+        """List what the store holds already, by SHA-256; the indexes of those entries."""
+        hashes = [sha256 for _, sha256 in entries]
+        async with self._database.connection() as connection, connection.transaction():
+            rows = await connection.fetch(self._sql["reuse_objects"], hashes, [entry.size for entry, _ in entries])
+            known = {(row["sha256"], row["size"]): row["object_id"] for row in rows}
+            found = {
+                index: known[sha256, entry.size]
+                for index, (entry, sha256) in enumerate(entries)
+                if (sha256, entry.size) in known
+            }
+            await self._list(connection, [(entries[index][0], object_id) for index, object_id in found.items()])
+        return set(found)
+
+    async def list_object(self, entry: Entry, object_id: UUID, sha256: bytes | None, upload: UUID | None) -> UUID:
+        """List a new object that the store holds; the object that the tree names, which may be an older twin."""
+        async with self._database.connection() as connection, connection.transaction():
+            if await connection.fetchval(self._sql["store_object"], object_id, entry.size, sha256) is None:
+                twin = await connection.fetchval(self._sql["same_object"], sha256, entry.size)
+                object_id = twin or object_id
+            await self._list(connection, [(entry, object_id)])
+            if upload is not None:
+                await connection.execute(self._sql["end_upload"], upload)
+        return object_id
+
+    async def _list(self, connection: Connection, entries: Sequence[tuple[Entry, UUID]]) -> None:
+        if not entries:
+            return
+        await connection.execute(
+            self._sql["list_in_manifest"],
+            [entry.owner for entry, _ in entries],
+            [entry.path for entry, _ in entries],
+            [object_id for _, object_id in entries],
+            [entry.size for entry, _ in entries],
+            [entry.content_type for entry, _ in entries],
+            [entry.logged_at_ms for entry, _ in entries],
+            [entry.rank for entry, _ in entries],
+        )
+
+
+def checked(path: str) -> str:
+    """A path that can be used. Raises ApiError."""
+    found = artifact_path.problem(path)
+    if found:
+        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"Invalid path: {path!r:.200} {found}")
+    return path
+
+
+def checked_directory(path: str) -> str:
+    """The same, where '' is the whole tree."""
+    path = path.strip("/") if path in ("", "/", ".") else path.removesuffix("/")
+    return checked(path) if path not in ("", ".") else ""
+
+
+def _child(prefix: str, row: Any) -> dict[str, Any]:
+    said = {"path": prefix + row["name"], "is_dir": not row["is_file"], "size": row["size"]}
+    if not row["is_file"]:
+        return said | {"files": row["files"]}
+    return said | {name: row[name] for name in ("content_type", "logged_at_ms", "rank", "sha256")}

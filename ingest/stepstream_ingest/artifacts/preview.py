@@ -1,0 +1,195 @@
+"""The beginning of a file as something to look at, without fetching the rest of it."""
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import orjson
+
+from stepstream_ingest.artifacts.manifest import File
+from stepstream_ingest.artifacts.stores.store import Store
+from stepstream_ingest.errors import ApiError
+
+T = TypeVar("T")
+TEXT_BYTES: Final = 256 * 2**10
+IMAGE_BYTES: Final = 16 * 2**20
+PARQUET_BYTES: Final = 64 * 2**20
+"""Fetched at most for the first rows: one row group of the columns, and the footer."""
+ROWS: Final = 100
+COLUMNS: Final = 200
+CELL_CHARS: Final = 300
+
+IMAGES: Final = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+    b"BM": "image/bmp",
+}
+"""By what the file begins with, never by what somebody called it. SVG is text: as an image it could run scripts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """Either an image, or JSON that says its `kind`: text, json, table or binary."""
+
+    body: bytes
+    content_type: str
+
+
+class Previews:
+    """Law: what is fetched is bounded, and what goes out never runs in a browser. Raises ApiError, StoreAway."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def of(self, file: File) -> Preview:
+        """What there is to see of a file."""
+        head = await self._read(file, 0, min(TEXT_BYTES, file.size)) if file.size else b""
+        image = _image_type(head)
+        if image:
+            return Preview(body=await self._image(file, head), content_type=image)
+        if head[:4] == b"PAR1" and file.size > 12:
+            return _said(await self._parquet(file))
+        return _said(_text(file, head))
+
+    async def _image(self, file: File, head: bytes) -> bytes:
+        if file.size > IMAGE_BYTES:
+            raise ApiError(413, "TOO_LARGE", f"images up to {IMAGE_BYTES >> 20} MiB are shown; download this one")
+        return head if len(head) == file.size else await self._read(file, 0, file.size)
+
+    async def _parquet(self, file: File) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+
+        def wait(call: Coroutine[Any, Any, bytes]) -> bytes:
+            return asyncio.run_coroutine_threadsafe(call, loop).result()
+
+        remote = _Remote(file.size, lambda start, length: wait(self._read(file, start, length)))
+        return await asyncio.to_thread(_parquet_table, remote)
+
+    async def _read(self, file: File, start: int, length: int) -> bytes:
+        return b"".join([piece async for piece in self._store.read(file.key, start, length)])
+
+
+class _Remote(io.RawIOBase):
+    """A file in the store as pyarrow wants it, with a bound on what is fetched."""
+
+    def __init__(self, size: int, fetch: Any) -> None:
+        self._size = size
+        self._fetch = fetch
+        self._at = 0
+        self._left = PARQUET_BYTES
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move there."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes from here on."""
+        length = max(0, self._size - self._at if size < 0 else min(size, self._size - self._at))
+        self._left -= length
+        if self._left < 0:
+            raise ApiError(413, "TOO_LARGE", "the first rows of this file are too large to be shown; download it")
+        body: bytes = self._fetch(self._at, length) if length else b""
+        self._at += len(body)
+        return body
+
+
+def _parquet_table(remote: _Remote) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(pa.PythonFile(remote, mode="r"), pre_buffer=False)
+        names = file.schema_arrow.names[:COLUMNS]
+        batch = next(file.iter_batches(batch_size=ROWS, columns=names, use_threads=False), None)
+    except (pa.ArrowException, OSError) as error:
+        raise ApiError(400, "MALFORMED", f"this Parquet file cannot be read: {error}") from error
+    rows = [] if batch is None else [[_cell(value) for value in row.values()] for row in batch.to_pylist()]
+    return _table(names, rows, total=file.metadata.num_rows, more_columns=len(file.schema_arrow.names) - len(names))
+
+
+def _text(file: File, head: bytes) -> dict[str, Any]:
+    whole = len(head) == file.size
+    try:
+        # A character that was cut at the end is no reason to call a text binary.
+        text = head.decode() if whole else head.decode("utf-8", "ignore") if _is_utf8(head) else None
+    except UnicodeDecodeError:
+        text = None
+    if text is None or "\0" in text:
+        return {"kind": "binary", "size": file.size}
+    name = file.path.lower()
+    if name.endswith((".csv", ".tsv")):
+        return _csv(text, "\t" if name.endswith(".tsv") else ",", whole=whole)
+    if whole and (name.endswith(".json") or "json" in file.content_type):
+        try:
+            return {"kind": "json", "value": json.loads(text, parse_constant=str), "size": file.size}
+        except (ValueError, RecursionError):
+            pass
+    return {"kind": "text", "text": text, "truncated": not whole, "size": file.size}
+
+
+def _is_utf8(head: bytes) -> bool:
+    return any(_decodes(head[: len(head) - cut]) for cut in range(4))
+
+
+def _decodes(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _csv(text: str, delimiter: str, *, whole: bool) -> dict[str, Any]:
+    lines = text if whole else text[: text.rfind("\n") + 1]
+    reader = csv.reader(io.StringIO(lines), delimiter=delimiter)
+    try:
+        rows = [row for _, row in zip(range(ROWS + 1), reader, strict=False)]
+        more = not whole or next(reader, None) is not None
+    except csv.Error:
+        return {"kind": "text", "text": text, "truncated": not whole}
+    names = rows[0] if rows else []
+    cells = [[_cell(value) for value in row[:COLUMNS]] for row in rows[1:]]
+    total = None if more else len(cells)
+    return _table(names[:COLUMNS], cells, total=total, more_columns=max(0, len(names) - COLUMNS))
+
+
+def _table(names: list[str], rows: list[list[Any]], *, total: int | None, more_columns: int) -> dict[str, Any]:
+    return {"kind": "table", "columns": names, "rows": rows, "rows_in_all": total, "more_columns": more_columns}
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, bool | int) and abs(value) < 2**53):
+        return value
+    if isinstance(value, float):
+        return value if value - value == 0 else str(value)
+    return str(value)[:CELL_CHARS]
+
+
+def _image_type(head: bytes) -> str | None:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for begins, kind in IMAGES.items() if head.startswith(begins)), None)
+
+
+def _said(said: dict[str, Any]) -> Preview:
+    return Preview(body=orjson.dumps(said), content_type="application/json")

@@ -1,0 +1,1 @@
+"""Object stores: one small module each, one interface."""

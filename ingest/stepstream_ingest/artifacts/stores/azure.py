@@ -1,0 +1,168 @@
+"""The border to Microsoft's library: Azure Blob Storage, by SAS URLs.
+
+The account is named by AZURE_STORAGE_CONNECTION_STRING. A SAS binds blob, right and time, and no size: what arrived is
+measured when an upload is completed.
+"""
+
+import base64
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.storage.blob import BlobBlock, BlobSasPermissions, generate_blob_sas
+from azure.storage.blob.aio import BlobServiceClient
+
+from stepstream_ingest.artifacts.stores.headers import attachment, safe_type
+from stepstream_ingest.artifacts.stores.root import ArtifactRoot
+from stepstream_ingest.artifacts.stores.store import SIGNED_FOR_S, Listed, Part, Signed, StoreRefused, away
+
+CONNECTION_STRING: Final = "AZURE_STORAGE_CONNECTION_STRING"
+CLOCK_SKEW: Final = timedelta(minutes=5)
+"""A SAS begins so long ago: clocks differ."""
+DELETE_AT_A_TIME: Final = 256
+
+
+class AzureStore:
+    """Law of every store. An upload in parts needs no name of its own: blocks belong to their blob."""
+
+    checksum: Final = "md5"
+    part_checksum: Final = "md5"
+
+    def __init__(self, root: ArtifactRoot, environ: Mapping[str, str]) -> None:
+        self._root = root
+        self._service = BlobServiceClient.from_connection_string(environ[CONNECTION_STRING], retry_total=2)
+        self._container = self._service.get_container_client(root.bucket)
+
+    async def sign_put(self, key: str, *, size: int, checksum: str) -> Signed:
+        """Put Blob; the store checks Content-MD5."""
+        headers = {"x-ms-blob-type": "BlockBlob", "Content-MD5": checksum, "Content-Type": "application/octet-stream"}
+        return Signed(method="PUT", url=self._sas(key, BlobSasPermissions(create=True)), headers=headers)
+
+    async def begin_parts(self, key: str, *, checked: bool) -> str:
+        """Blocks can be put at once."""
+        return "blocks"
+
+    async def sign_part(self, key: str, token: str, *, number: int, size: int | None, checksum: str | None) -> Signed:
+        """Put Block."""
+        url = self._sas(key, BlobSasPermissions(write=True)) + f"&comp=block&blockid={_block_id(number)}"
+        return Signed(method="PUT", url=url, headers={"Content-MD5": checksum} if checksum else {})
+
+    async def parts(self, key: str, token: str, part_bytes: int) -> Sequence[Part] | None:
+        """Blocks that are not committed."""
+        try:
+            with away(_Away):
+                _, found = await self._translated(self._blob(key).get_block_list("uncommitted"))
+        except ResourceNotFoundError:
+            return []
+        parts = [Part(number=int(block.id), size=block.size, token=block.id) for block in found]
+        return sorted(parts, key=lambda part: part.number)
+
+    async def complete_parts(self, key: str, token: str, parts: Sequence[Part], sha256: bytes | None) -> bytes | None:
+        """Put Block List."""
+        blocks = [BlobBlock(block_id=part.token) for part in parts]
+        with away(_Away):
+            await self._translated(self._blob(key).commit_block_list(blocks))
+        return None
+
+    async def abort_parts(self, key: str, token: str) -> None:
+        """Azure removes uncommitted blocks after a week by itself; a blob of no blocks removes them now."""
+        with away(_Away):
+            await self._translated(self._blob(key).commit_block_list([]))
+            await self._translated(self._blob(key).delete_blob())
+
+    async def size(self, key: str) -> int | None:
+        """By HEAD."""
+        try:
+            with away(_Away):
+                return int((await self._translated(self._blob(key).get_blob_properties())).size)
+        except ResourceNotFoundError:
+            return None
+
+    async def sign_get(self, key: str, *, filename: str, content_type: str) -> Signed:
+        """The store answers with a type and a disposition that are under the signature."""
+        said = {"content_disposition": attachment(filename), "content_type": safe_type(content_type)}
+        return Signed(method="GET", url=self._sas(key, BlobSasPermissions(read=True), **said))
+
+    async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """By ranges."""
+        try:
+            with away(_Away):
+                stream = await self._translated(self._blob(key).download_blob(offset=start, length=length))
+                async for piece in stream.chunks():
+                    yield piece
+        except ResourceNotFoundError as error:
+            raise StoreRefused("the object is gone from the store") from error
+
+    async def write(self, key: str, body: bytes) -> None:
+        """Put Blob."""
+        with away(_Away):
+            await self._translated(self._blob(key).upload_blob(body, overwrite=True))
+
+    async def write_part(self, key: str, token: str, number: int, body: bytes) -> None:
+        """Put Block."""
+        with away(_Away):
+            await self._translated(self._blob(key).stage_block(f"{number:08d}", body))
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """One by one: a batch fails as a whole where one is missing."""
+        for key in keys:
+            try:
+                with away(_Away):
+                    await self._translated(self._blob(key).delete_blob())
+            except ResourceNotFoundError:
+                continue
+
+    async def scan(self, after: str) -> AsyncIterator[Listed]:
+        """In the order of keys; blobs of which only blocks have arrived are listed with them."""
+        with away(AzureError):
+            found = self._container.list_blobs(self._root.key("objects/"), include=["uncommittedblobs"])
+            async for blob in found:
+                key = self._root.own(blob.name)
+                token = "blocks" if blob.etag is None and not blob.size else None
+                if key > after or token:
+                    modified = blob.last_modified or datetime.now(UTC)
+                    yield Listed(key=key, size=blob.size or 0, modified_at=modified, parts_token=token)
+
+    async def close(self) -> None:
+        """Close the connection pool."""
+        await self._service.close()
+
+    def _blob(self, key: str) -> Any:
+        return self._container.get_blob_client(self._root.key(key))
+
+    def _sas(self, key: str, permission: Any, **said: Any) -> str:
+        blob = self._blob(key)
+        now = datetime.now(UTC)
+        sas = generate_blob_sas(
+            account_name=blob.account_name,
+            container_name=blob.container_name,
+            blob_name=blob.blob_name,
+            account_key=self._service.credential.account_key,
+            permission=permission,
+            start=now - CLOCK_SKEW,
+            expiry=now + timedelta(seconds=SIGNED_FOR_S),
+            **said,
+        )
+        return f"{blob.url}?{sas}"
+
+    async def _translated(self, call: Any) -> Any:
+        try:
+            return await call
+        except ResourceNotFoundError:
+            raise
+        except HttpResponseError as error:
+            if error.status_code in (400, 409):
+                raise StoreRefused(f"the store refused what was uploaded: {error.message}") from error
+            raise _Away(str(error)) from error
+        except (AzureError, OSError, TimeoutError) as error:
+            raise _Away(str(error)) from error
+
+
+class _Away(Exception):
+    """The store cannot be reached."""
+
+
+def _block_id(number: int) -> str:
+    # All ids of a blob must have one length.
+    return base64.b64encode(f"{number:08d}".encode()).decode().replace("=", "%3D")

@@ -1,0 +1,186 @@
+"""The border to Google's library: Cloud Storage, by V4 signed URLs.
+
+Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS names a service account's key, which signs). Parts are
+objects of their own, which the store composes, at most 32 at a time.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import google.auth
+from google.api_core.exceptions import GoogleAPICallError, NotFound
+from google.cloud import storage
+
+from stepstream_ingest.artifacts.stores.headers import attachment, safe_type
+from stepstream_ingest.artifacts.stores.root import ArtifactRoot
+from stepstream_ingest.artifacts.stores.store import SIGNED_FOR_S, Listed, Part, Signed, StoreRefused, away
+
+T = TypeVar("T")
+READ_BYTES: Final = 8 * 2**20
+COMPOSE_AT_A_TIME: Final = 32
+"""The store's bound."""
+ENDPOINT: Final = "STEPSTREAM_ARTIFACT_PUBLIC_ENDPOINT"
+
+
+class GcsStore:
+    """Law of every store. The library is synchronous: it runs in threads."""
+
+    checksum: Final = "md5"
+    part_checksum: Final = "md5"
+
+    def __init__(self, root: ArtifactRoot, environ: Mapping[str, str]) -> None:
+        self._root = root
+        # What signs; the client itself needs none of it where it speaks to an emulator.
+        self._signer, _ = google.auth.default()
+        self._client = storage.Client()
+        self._bucket = self._client.bucket(root.bucket)
+        self._endpoint = environ.get(ENDPOINT) or "https://storage.googleapis.com"
+
+    async def sign_put(self, key: str, *, size: int, checksum: str) -> Signed:
+        """Size and MD5 are under the signature, and the store checks the body against both."""
+        return self._signed_put(key, size, checksum)
+
+    async def begin_parts(self, key: str, *, checked: bool) -> str:
+        """Parts are objects beside the one they become."""
+        return "compose"
+
+    async def sign_part(self, key: str, token: str, *, number: int, size: int | None, checksum: str | None) -> Signed:
+        """A PUT of a part's object."""
+        return self._signed_put(_part_key(key, number), size, checksum)
+
+    async def parts(self, key: str, token: str, part_bytes: int) -> Sequence[Part] | None:
+        """The parts' objects."""
+        found = await self._run(lambda: list(self._client.list_blobs(self._bucket, prefix=self._root.key(_parts(key)))))
+        return [
+            Part(number=int(blob.name.rpartition("/")[2]), size=blob.size, token=self._root.own(blob.name))
+            for blob in found
+            if blob.name.rpartition("/")[2].isdigit()
+        ]
+
+    async def complete_parts(self, key: str, token: str, parts: Sequence[Part], sha256: bytes | None) -> bytes | None:
+        """Compose 32 at a time, and what comes of that again, until one is left."""
+        level, names = 0, [part.token for part in parts]
+        while len(names) > COMPOSE_AT_A_TIME:
+            level += 1
+            groups = [names[at : at + COMPOSE_AT_A_TIME] for at in range(0, len(names), COMPOSE_AT_A_TIME)]
+            names = [f"{_parts(key)}level{level}-{at:05d}" for at in range(len(groups))]
+            for name, group in zip(names, groups, strict=True):
+                await self._compose(name, group)
+        await self._compose(key, names)
+        await self.abort_parts(key, token)
+        return None
+
+    async def abort_parts(self, key: str, token: str) -> None:
+        """Remove the parts' objects."""
+        found = await self._run(lambda: list(self._client.list_blobs(self._bucket, prefix=self._root.key(_parts(key)))))
+        await self.delete([self._root.own(blob.name) for blob in found])
+
+    async def size(self, key: str) -> int | None:
+        """By its metadata."""
+        blob = await self._run(lambda: self._bucket.get_blob(self._root.key(key)))
+        return None if blob is None else int(blob.size)
+
+    async def sign_get(self, key: str, *, filename: str, content_type: str) -> Signed:
+        """The store answers with a type and a disposition that are under the signature."""
+        said = {"response_disposition": attachment(filename), "response_type": safe_type(content_type)}
+        return Signed(method="GET", url=self._url("GET", key, **said))
+
+    async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """Range by range."""
+        size = await self.size(key)
+        if size is None:
+            raise StoreRefused("the object is gone from the store")
+        end = size if length is None else min(size, start + length)
+        blob = self._blob(key)
+        for at in range(start, end, READ_BYTES):
+            last = min(end, at + READ_BYTES) - 1
+            yield await self._run(partial(blob.download_as_bytes, start=at, end=last, checksum=None))
+
+    async def write(self, key: str, body: bytes) -> None:
+        """One PUT."""
+        await self._run(lambda: self._blob(key).upload_from_string(body, "application/octet-stream"))
+
+    async def write_part(self, key: str, token: str, number: int, body: bytes) -> None:
+        """A part's object."""
+        await self.write(_part_key(key, number), body)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """One by one."""
+        for key in keys:
+
+            def remove(key: str = key) -> None:
+                try:
+                    self._blob(key).delete()
+                except NotFound:
+                    return
+
+            await self._run(remove)
+
+    async def scan(self, after: str) -> AsyncIterator[Listed]:
+        """Objects in pages, then parts."""
+        start = self._root.key(after) if after else None
+        for prefix in ("objects/", "parts/"):
+            found = self._client.list_blobs(self._bucket, prefix=self._root.key(prefix), start_offset=start)
+            pages = iter(found.pages)
+            while page := await self._run(partial(_next_page, pages)):
+                for blob in page:
+                    listed = self._listed(blob)
+                    if listed.parts_token or listed.key > after:
+                        yield listed
+            start = None
+
+    async def close(self) -> None:
+        """Close the connection pool."""
+        self._client.close()
+
+    def _listed(self, blob: Any) -> Listed:
+        key = self._root.own(blob.name)
+        if not key.startswith("parts/"):
+            return Listed(key=key, size=blob.size, modified_at=blob.updated)
+        owner = key.split("/")[1]
+        of = f"objects/{owner[:2]}/{owner}"
+        return Listed(key=of, size=blob.size, modified_at=blob.updated, parts_token="compose")
+
+    async def _compose(self, name: str, sources: Sequence[str]) -> None:
+        await self._run(lambda: self._blob(name).compose([self._blob(source) for source in sources]))
+
+    def _signed_put(self, key: str, size: int | None, checksum: str | None) -> Signed:
+        headers = {"Content-Type": "application/octet-stream"}
+        if checksum is not None:
+            headers["Content-MD5"] = checksum
+        if size is not None:
+            headers["x-goog-content-length-range"] = f"{size},{size}"
+        return Signed(method="PUT", url=self._url("PUT", key, headers=headers), headers=headers)
+
+    def _url(self, method: str, key: str, **said: Any) -> str:
+        url: str = self._blob(key).generate_signed_url(
+            version="v4",
+            method=method,
+            expiration=timedelta(seconds=SIGNED_FOR_S),
+            credentials=self._signer,
+            api_access_endpoint=self._endpoint,
+            **said,
+        )
+        return url
+
+    def _blob(self, key: str) -> Any:
+        return self._bucket.blob(self._root.key(key))
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        with away(GoogleAPICallError, OSError):
+            return await asyncio.to_thread(call)
+
+
+def _next_page(pages: Any) -> list[Any]:
+    return list(next(pages, ()))
+
+
+def _parts(key: str) -> str:
+    return f"parts/{key.rpartition('/')[2]}/"
+
+
+def _part_key(key: str, number: int) -> str:
+    return f"{_parts(key)}{number:05d}"

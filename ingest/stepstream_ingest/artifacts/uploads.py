@@ -1,0 +1,330 @@
+"""Uploads: announced, signed, resumed, completed."""
+
+import asyncio
+import base64
+import hashlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from uuid import UUID
+
+from stepstream_ingest import telemetry
+from stepstream_ingest.artifacts.manifest import Entry, Manifest
+from stepstream_ingest.artifacts.parts import gaps
+from stepstream_ingest.artifacts.stores.store import Part, Signed, Store, StoreRefused, object_key
+from stepstream_ingest.database import Database
+from stepstream_ingest.errors import ApiError
+from stepstream_schema import limits, sql
+
+AT_ONCE: Final = 32
+"""Questions to the store that one request asks side by side."""
+CARRIED_AT_ONCE: Final = 4
+"""Bodies that one worker carries to the store itself, each with one part in memory: 64 MiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """One file that a client wants to send."""
+
+    entry: Entry
+    """Its size is -1 where it is not known yet."""
+    sha256: bytes | None
+    """None where it is not known yet."""
+    md5: str
+    """Base64; only for stores that check MD5, and only for files that are sent whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """One that is under way."""
+
+    upload_id: UUID
+    entry: Entry
+    sha256: bytes | None
+    parts_token: str | None
+    part_bytes: int
+
+    @property
+    def key(self) -> str:
+        """The key of the object that it will be."""
+        return object_key(self.upload_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What the client shall do with one file."""
+
+    upload: Upload | None = None
+    """None: the store holds it already, and it is listed."""
+    put: Signed | None = None
+    """Send it whole, by this request."""
+    have: Sequence[Part] = ()
+    """Send it in parts; these are there."""
+
+
+class Uploads:
+    """Law: a file is listed only after its object was seen in the store. Raises ApiError, DatabaseAway, StoreAway."""
+
+    def __init__(self, database: Database, manifest: Manifest, store: Store) -> None:
+        self._database = database
+        self._manifest = manifest
+        self._store = store
+        self._sql = sql.queries("artifacts")
+        self._carrying = asyncio.Semaphore(CARRIED_AT_ONCE)
+
+    @property
+    def store(self) -> Store:
+        """Where the objects are."""
+        return self._store
+
+    async def begin(self, owner: UUID, files: Sequence[Announced]) -> list[Begun]:
+        """What to do with each file: nothing, one PUT, or parts."""
+        begun: list[Begun | None] = [None] * len(files)
+        await self._reuse(files, begun)
+        await self._resume(owner, files, begun)
+        new = [index for index, one in enumerate(begun) if one is None]
+        fresh = await _gather(self._fresh(files[index]) for index in new)
+        await self._record([upload for upload, _ in fresh])
+        for index, (upload, put) in zip(new, fresh, strict=True):
+            begun[index] = Begun(upload=upload, put=put)
+        return [one for one in begun if one is not None]
+
+    async def sign_parts(self, upload_id: UUID, parts: Sequence[tuple[int, int, str]]) -> list[Signed]:
+        """PUTs for (number, size, checksum)."""
+        upload = await self.upload(upload_id)
+        token = _token(upload)
+        return await _gather(
+            self._store.sign_part(upload.key, token, number=number, size=size, checksum=checksum)
+            for number, size, checksum in parts
+        )
+
+    async def upload(self, upload_id: UUID) -> Upload:
+        """One that is under way. Raises ApiError 404."""
+        found = await self._uploads([upload_id])
+        if upload_id not in found:
+            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", "this upload is complete or was given up; announce it again")
+        return found[upload_id]
+
+    async def complete(
+        self,
+        upload_id: UUID,
+        size: int | None = None,
+        sha256: bytes | None = None,
+        checksums: Sequence[str] = (),
+    ) -> None:
+        """List a file whose bytes are in the store. Raises ApiError where they are not, or not as announced.
+
+        `checksums` of its parts, in order, for stores that check them and do not keep them.
+        """
+        upload = await self.upload(upload_id)
+        sha256 = upload.sha256 or sha256
+        try:
+            seen, found = await self._finish(upload, size, sha256, checksums)
+        except StoreRefused as error:
+            await self.abort(upload_id)
+            telemetry.ARTIFACTS_REFUSED.inc()
+            raise ApiError(400, "INVALID_PARAMETER_VALUE", f"{upload.entry.path}: {error}") from error
+        await self._list(upload.entry, upload_id, seen, found or sha256, upload_id)
+
+    async def abort(self, upload_id: UUID) -> None:
+        """Forget an upload, and what of it has arrived."""
+        upload = await self.upload(upload_id)
+        if upload.parts_token:
+            await self._store.abort_parts(upload.key, upload.parts_token)
+        await self._store.delete([upload.key])
+        await self._database.fetch(self._sql["end_upload"], upload_id)
+
+    async def carry(self, entry: Entry, body: AsyncIterator[bytes]) -> None:
+        """List a file whose bytes come through this server, in constant memory; for clients that know no better way."""
+        async with self._carrying:
+            upload = Upload(
+                upload_id=_new_id(), entry=entry, sha256=None, parts_token=None, part_bytes=limits.PART_BYTES
+            )
+            await self._record([upload])
+            digest, size = await self._write(upload, body)
+        await self._list(entry, upload.upload_id, size, digest, upload.upload_id)
+
+    async def begin_parts(self, entry: Entry) -> Upload:
+        """An upload in parts whose size and hash nobody will tell, as MLflow's client makes it."""
+        upload, _ = await self._fresh(Announced(entry=entry, sha256=None, md5=""), checked=False)
+        await self._record([upload])
+        return upload
+
+    async def _write(self, upload: Upload, body: AsyncIterator[bytes]) -> tuple[bytes, int]:
+        digest, size, number, token = hashlib.sha256(), 0, 0, None
+        waiting = bytearray()
+        async for piece in body:
+            waiting += piece
+            if len(waiting) < limits.PART_BYTES:
+                continue
+            token = token or await self._store.begin_parts(upload.key, checked=False)
+            whole, waiting = bytes(waiting[: limits.PART_BYTES]), waiting[limits.PART_BYTES :]
+            digest.update(whole)
+            size, number = size + len(whole), number + 1
+            await self._store.write_part(upload.key, token, number, whole)
+        digest.update(waiting)
+        size += len(waiting)
+        if token is None:
+            await self._store.write(upload.key, bytes(waiting))
+            return digest.digest(), size
+        if waiting:
+            await self._store.write_part(upload.key, token, number + 1, bytes(waiting))
+        parts = await self._store.parts(upload.key, token, limits.PART_BYTES) or ()
+        await self._store.complete_parts(upload.key, token, parts, digest.digest())
+        return digest.digest(), size
+
+    async def _list(self, entry: Entry, object_id: UUID, size: int, sha256: bytes | None, upload: UUID) -> None:
+        listed = Entry(
+            owner=entry.owner,
+            path=entry.path,
+            size=size,
+            content_type=entry.content_type,
+            logged_at_ms=entry.logged_at_ms,
+            rank=entry.rank,
+        )
+        named = await self._manifest.list_object(listed, object_id, sha256, upload)
+        telemetry.ARTIFACTS.inc()
+        telemetry.ARTIFACT_BYTES.inc(size)
+        if named != object_id:
+            # The same bytes came first by another way. If this fails, `stepstream gc` finds the twin.
+            await self._store.delete([object_key(object_id)])
+
+    async def _reuse(self, files: Sequence[Announced], begun: list[Begun | None]) -> None:
+        hashed = [(index, file.entry, file.sha256) for index, file in enumerate(files) if file.sha256 is not None]
+        for place in await self._manifest.reuse([(entry, sha256) for _, entry, sha256 in hashed]):
+            begun[hashed[place][0]] = Begun()
+            telemetry.ARTIFACTS_REUSED.inc()
+
+    async def _resume(self, owner: UUID, files: Sequence[Announced], begun: list[Begun | None]) -> None:
+        wanted = {
+            (file.entry.path, file.entry.size, file.sha256): index
+            for index, file in enumerate(files)
+            if begun[index] is None and file.sha256 is not None and file.entry.size > limits.SINGLE_PUT_BYTES
+        }
+        if not wanted:
+            return
+        columns = [list(column) for column in zip(*wanted, strict=True)]
+        for row in await self._database.fetch(self._sql["open_uploads"], owner, *columns):
+            index = wanted[row["path"], row["size"], row["sha256"]]
+            upload = Upload(
+                upload_id=row["upload_id"],
+                entry=files[index].entry,
+                sha256=row["sha256"],
+                parts_token=row["parts_token"],
+                part_bytes=row["part_bytes"],
+            )
+            have = await self._store.parts(upload.key, _token(upload), upload.part_bytes)
+            if have is not None:
+                begun[index] = Begun(upload=upload, have=have)
+
+    async def _fresh(self, file: Announced, *, checked: bool = True) -> tuple[Upload, Signed | None]:
+        size = file.entry.size
+        upload_id = _new_id()
+        key = object_key(upload_id)
+        token = put = None
+        if 0 <= size <= limits.SINGLE_PUT_BYTES and file.sha256 is not None:
+            checksum = base64.b64encode(file.sha256).decode() if self._store.checksum == "sha256" else file.md5
+            put = await self._store.sign_put(key, size=size, checksum=checksum)
+        else:
+            token = await self._store.begin_parts(key, checked=checked)
+        part_bytes = limits.part_bytes(size if size >= 0 else None)
+        upload = Upload(
+            upload_id=upload_id, entry=file.entry, sha256=file.sha256, parts_token=token, part_bytes=part_bytes
+        )
+        return upload, put
+
+    async def _record(self, uploads: Sequence[Upload]) -> None:
+        if not uploads:
+            return
+        await self._database.fetch(
+            self._sql["begin_uploads"],
+            [one.upload_id for one in uploads],
+            [one.entry.owner for one in uploads],
+            [one.entry.path for one in uploads],
+            [None if one.entry.size < 0 else one.entry.size for one in uploads],
+            [one.sha256 for one in uploads],
+            [one.entry.content_type for one in uploads],
+            [one.entry.logged_at_ms for one in uploads],
+            [one.entry.rank for one in uploads],
+            [one.parts_token for one in uploads],
+            [one.part_bytes for one in uploads],
+        )
+
+    async def _finish(
+        self, upload: Upload, size: int | None, sha256: bytes | None, checksums: Sequence[str]
+    ) -> tuple[int, bytes | None]:
+        """The size that the store has seen, and the hash where it has looked."""
+        found = None
+        announced = upload.entry.size if upload.entry.size >= 0 else size
+        if upload.parts_token is not None:
+            found = await self._join(upload, upload.parts_token, announced, sha256, checksums)
+        seen = await self._store.size(upload.key)
+        if seen is None:
+            raise ApiError(409, "PARTS_MISSING", f"{upload.entry.path} has not arrived in the store; send it again")
+        if announced is not None and seen != announced:
+            raise StoreRefused(f"the store has {seen} bytes, and {announced} were announced")
+        return seen, found
+
+    async def _join(
+        self, upload: Upload, token: str, size: int | None, sha256: bytes | None, checksums: Sequence[str]
+    ) -> bytes | None:
+        # A server that was killed after joining the parts left a whole object, and no parts.
+        if await self._store.size(upload.key) is not None:
+            return None
+        parts = await self._store.parts(upload.key, token, upload.part_bytes)
+        if parts is None:
+            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", "the store has dropped this upload; announce it again")
+        missing = gaps(parts, size, upload.part_bytes)
+        if missing:
+            raise ApiError(409, "PARTS_MISSING", f"{upload.entry.path}: {missing}; send them and complete again")
+        whole = [_with_checksum(part, checksums) for part in parts]
+        return await self._store.complete_parts(upload.key, token, whole, sha256)
+
+    async def _uploads(self, upload_ids: Sequence[UUID]) -> dict[UUID, Upload]:
+        rows = await self._database.fetch(self._sql["uploads"], list(upload_ids))
+        return {row["upload_id"]: _upload(row) for row in rows}
+
+
+async def _gather(calls: Any) -> list[Any]:
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def one(call: Any) -> Any:
+        async with limit:
+            return await call
+
+    return list(await asyncio.gather(*map(one, calls)))
+
+
+def _upload(row: Any) -> Upload:
+    entry = Entry(
+        owner=row["owner"],
+        path=row["path"],
+        size=-1 if row["size"] is None else row["size"],
+        content_type=row["content_type"],
+        logged_at_ms=row["logged_at_ms"],
+        rank=row["rank"],
+    )
+    return Upload(
+        upload_id=row["upload_id"],
+        entry=entry,
+        sha256=row["sha256"],
+        parts_token=row["parts_token"],
+        part_bytes=row["part_bytes"],
+    )
+
+
+def _with_checksum(part: Part, checksums: Sequence[str]) -> Part:
+    if part.checksum or part.number > len(checksums):
+        return part
+    return replace(part, checksum=checksums[part.number - 1])
+
+
+def _token(upload: Upload) -> str:
+    if upload.parts_token is None:
+        raise ApiError(400, "INVALID_PARAMETER_VALUE", "this upload is one PUT and has no parts")
+    return upload.parts_token
+
+
+def _new_id() -> UUID:
+    return UUID(bytes=os.urandom(16))

@@ -1,0 +1,1 @@
+"""The MLflow protocol, translated to the slices; it holds no rule of its own."""

@@ -1,0 +1,55 @@
+"""How endpoints of MLflow's protocol are registered: under both prefixes, with bodies read and answers written."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import orjson
+from aiohttp import web
+
+from stepstream_ingest.errors import ApiError
+from stepstream_ingest.mlflow.fields import Fields, from_query
+
+PREFIXES: Final = ("/api/2.0/mlflow/", "/ajax-api/2.0/mlflow/")
+
+Call: TypeAlias = Callable[[Fields], Awaitable[Mapping[str, Any]]]
+
+
+class Router:
+    """Registers calls: from what was said to what is answered."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._app = app
+
+    def get(self, path: str, call: Call) -> None:
+        """A question, whose parameters are in the query."""
+        self._add("GET", path, call)
+
+    def post(self, path: str, call: Call) -> None:
+        """A request with a JSON body."""
+        self._add("POST", path, call)
+
+    def add(self, method: str, path: str, call: Call) -> None:
+        """Any other method; its parameters are in the body, and in the path."""
+        self._add(method, path, call)
+
+    def _add(self, method: str, path: str, call: Call) -> None:
+        async def handle(request: web.Request) -> web.Response:
+            said = from_query(request.query) if request.method == "GET" else await _body(request)
+            answer = await call(Fields(said | dict(request.match_info)))
+            return web.Response(body=orjson.dumps(answer), content_type="application/json")
+
+        for prefix in PREFIXES:
+            self._app.router.add_route(method, prefix + path, handle)
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    body = await request.read()
+    if body and request.content_type != "application/json":
+        raise ApiError(400, "INVALID_PARAMETER_VALUE", "Bad Request. Content-Type must be one of ['application/json'].")
+    try:
+        said = orjson.loads(body or b"{}")
+        # Some clients encode twice.
+        said = orjson.loads(said) if isinstance(said, str) else said
+    except orjson.JSONDecodeError:
+        said = {}
+    return said if isinstance(said, dict) else {}

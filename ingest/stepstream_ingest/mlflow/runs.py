@@ -1,0 +1,232 @@
+"""MLflow's run endpoints."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from stepstream_ingest.artifacts.manifest import Manifest, checked_directory
+from stepstream_ingest.errors import ApiError
+from stepstream_ingest.mlflow.artifacts import children
+from stepstream_ingest.mlflow.fields import Fields, experiment_number, missing, model_uuid
+from stepstream_ingest.mlflow.latest import latest
+from stepstream_ingest.mlflow.router import Router
+from stepstream_ingest.read.history import History
+from stepstream_ingest.retention.store import Retention
+from stepstream_ingest.tracking import rules
+from stepstream_ingest.tracking.experiments import Experiments
+from stepstream_ingest.tracking.runs import Dataset, Runs
+from stepstream_ingest.tracking.store import TrackingStore
+from stepstream_schema.records import RUN_STATUSES
+
+STATUS_NUMBERS: Final = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
+MODEL_FIELDS: Final = frozenset({"artifact_path", "flavors", "utc_time_created", "run_id"})
+
+
+class RunCalls:
+    """Translates to the slices `tracking`, `read`, `retention` and `artifacts`."""
+
+    def __init__(
+        self,
+        *,
+        tracking: TrackingStore,
+        experiments: Experiments,
+        runs: Runs,
+        history: History,
+        retention: Retention,
+        manifest: Manifest,
+    ) -> None:
+        self._tracking = tracking
+        self._experiments = experiments
+        self._runs = runs
+        self._history = history
+        self._retention = retention
+        self._manifest = manifest
+
+    def add_to(self, router: Router) -> None:
+        """Register the endpoints."""
+        router.post("runs/create", self.create)
+        router.get("runs/get", self.get)
+        router.post("runs/update", self.update)
+        router.post("runs/delete", self.delete)
+        router.post("runs/restore", self.restore)
+        router.post("runs/set-tag", self.set_tag)
+        router.post("runs/delete-tag", self.delete_tag)
+        router.post("runs/log-parameter", self.log_param)
+        router.post("runs/log-inputs", self.log_inputs)
+        router.post("runs/outputs", self.log_outputs)
+        router.post("runs/log-model", self.log_model)
+        router.get("artifacts/list", self.artifacts)
+
+    async def create(self, said: Fields) -> Mapping[str, Any]:
+        """A new run."""
+        experiment = await self._experiments.active(experiment_number(said.text("experiment_id", "") or "0"))
+        run_id = await self._runs.create(
+            experiment.experiment_id,
+            name=said.text("run_name", ""),
+            user=said.text("user_id", ""),
+            start_time_ms=said.integer("start_time", time.time_ns() // 1_000_000),
+            tags=dict(said.pairs("tags")),
+        )
+        return {"run": await self._run(run_id)}
+
+    async def get(self, said: Fields) -> Mapping[str, Any]:
+        """One run, be it deleted."""
+        return {"run": await self._run(said.run_id())}
+
+    async def update(self, said: Fields) -> Mapping[str, Any]:
+        """Status, end, name."""
+        run_id = said.run_id()
+        await self._runs.update(
+            run_id,
+            status=_status(said),
+            ends=said.has("end_time"),
+            end_time_ms=said.integer("end_time", 0) or None,
+            name=said.text("run_name", "") or None,
+        )
+        return {"run_info": (await self._run(run_id))["info"]}
+
+    async def delete(self, said: Fields) -> Mapping[str, Any]:
+        """Deleted, until the garbage is collected."""
+        await self._retention.delete(said.run_id())
+        return {}
+
+    async def restore(self, said: Fields) -> Mapping[str, Any]:
+        """Restored."""
+        await self._retention.restore(said.run_id())
+        return {}
+
+    async def set_tag(self, said: Fields) -> Mapping[str, Any]:
+        """A tag."""
+        await self._runs.log(said.run_id(), [], {said.required_text("key"): said.text("value", "")})
+        return {}
+
+    async def delete_tag(self, said: Fields) -> Mapping[str, Any]:
+        """No tag."""
+        await self._runs.delete_tag(said.run_id(), said.required_text("key"))
+        return {}
+
+    async def log_param(self, said: Fields) -> Mapping[str, Any]:
+        """A param."""
+        await self._runs.log(said.run_id(), [(said.required_text("key"), said.text("value", ""))], {})
+        return {}
+
+    async def log_inputs(self, said: Fields) -> Mapping[str, Any]:
+        """What the run has read."""
+        run_id = said.run_id()
+        datasets = [_dataset(one) for one in said.items("datasets")]
+        models = [(model_uuid(one.required_text("model_id")), 0) for one in said.items("models")]
+        found = await self._tracking.run(run_id)
+        if datasets:
+            await self._runs.log_datasets(run_id, found["experiment_id"], datasets)
+        if models:
+            await self._runs.log_models(run_id, "input", models)
+        return {}
+
+    async def log_outputs(self, said: Fields) -> Mapping[str, Any]:
+        """What the run has made."""
+        models = said.items("models")
+        if not models:
+            raise missing("models")
+        steps = [(model_uuid(one.required_text("model_id")), one.integer("step", 0)) for one in models]
+        await self._runs.log_models(said.run_id(), "output", steps)
+        return {}
+
+    async def log_model(self, said: Fields) -> Mapping[str, Any]:
+        """A model, as MLflow 2 logs one."""
+        try:
+            model = orjson.loads(said.required_text("model_json"))
+        except orjson.JSONDecodeError as error:
+            raise rules.invalid(f"Malformed model info. model_json is not JSON: {error}") from error
+        lacks = sorted(MODEL_FIELDS - model.keys()) if isinstance(model, dict) else sorted(MODEL_FIELDS)
+        if lacks:
+            raise rules.invalid(f"Model json is missing mandatory fields: {lacks}")
+        await self._runs.log_model_history(said.run_id(), model)
+        return {}
+
+    async def artifacts(self, said: Fields) -> Mapping[str, Any]:
+        """What lies in a directory of the run's artifacts."""
+        run_id = said.run_id()
+        run = await self._run(run_id)
+        path = checked_directory(said.text("path", ""))
+        files = await children(self._manifest, run_id, path, full_paths=True)
+        return {"root_uri": run["info"]["artifact_uri"]} | ({"files": files} if files else {})
+
+    async def _run(self, run_id: UUID) -> Mapping[str, Any]:
+        found = await self._tracking.run(run_id)
+        experiment = await self._experiments.get(found["experiment_id"])
+        answer: dict[str, Any] = {
+            "info": _info(found, experiment.artifact_location),
+            "data": _data(found, latest(await self._history.series(run_id))),
+        }
+        datasets = (await self._runs.datasets([run_id]))[run_id]
+        models = (await self._runs.models([run_id]))[run_id]
+        inputs: dict[str, Any] = {}
+        if datasets:
+            inputs["dataset_inputs"] = [_dataset_input(one) for one in datasets]
+        read = [{"model_id": f"m-{model.hex}"} for direction, model, _ in models if direction == "input"]
+        made = [
+            {"model_id": f"m-{model.hex}", "step": step} for direction, model, step in models if direction == "output"
+        ]
+        if read:
+            inputs["model_inputs"] = read
+        return answer | {"inputs": inputs} | ({"outputs": {"model_outputs": made}} if made else {})
+
+
+def _status(said: Fields) -> str | None:
+    if not said.has("status"):
+        return None
+    try:
+        return STATUS_NUMBERS.get(said.integer("status"))
+    except ApiError:
+        # A name; one that is not known changes nothing, as with MLflow.
+        name = said.text("status")
+        return name if name in RUN_STATUSES or name == "SCHEDULED" else None
+
+
+def _info(run: Mapping[str, Any], location: str) -> dict[str, Any]:
+    run_id = run["run_id"]
+    info = {
+        "run_uuid": run_id,
+        "run_id": run_id,
+        "run_name": run["name"],
+        "experiment_id": str(run["experiment_id"]),
+        "user_id": run["user_id"],
+        "status": run["status"],
+        "start_time": run["start_time_ms"] or 0,
+        "artifact_uri": f"{location}/{run_id}/artifacts",
+        "lifecycle_stage": run["lifecycle_stage"],
+    }
+    return info | ({"end_time": run["end_time_ms"]} if run["end_time_ms"] is not None else {})
+
+
+def _data(run: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    if metrics:
+        data["metrics"] = list(metrics)
+    for name in ("params", "tags"):
+        if run[name]:
+            data[name] = [{"key": key, "value": value} for key, value in run[name].items()]
+    return data
+
+
+def _dataset(said: Fields) -> Dataset:
+    tags = dict(said.pairs("tags"))
+    inner = said.message("dataset")
+    return Dataset(
+        name=inner.required_text("name"),
+        digest=inner.text("digest", ""),
+        source_type=inner.text("source_type", ""),
+        source=inner.text("source", ""),
+        schema=inner.text("schema", ""),
+        profile=inner.text("profile", ""),
+        tags=tags,
+    )
+
+
+def _dataset_input(one: Dataset) -> dict[str, Any]:
+    said = {"name": one.name, "digest": one.digest, "source_type": one.source_type, "source": one.source}
+    said |= {name: value for name, value in (("schema", one.schema), ("profile", one.profile)) if value}
+    return {"tags": [{"key": key, "value": value} for key, value in one.tags.items()], "dataset": said}

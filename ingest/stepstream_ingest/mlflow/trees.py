@@ -1,0 +1,26 @@
+"""Which tree of artifacts a proxied path of MLflow's means. Pure."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+RUN: Final = re.compile(r"(?:.+/)?([0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
+MODEL: Final = re.compile(r"(?:.+/)?models/m-([0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
+ELSEWHERE: Final = UUID(int=0)
+"""The tree of what lies under no run and no model: MLflow lets an experiment's location be any path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path in one tree."""
+
+    owner: UUID
+    path: str
+    """'' is the tree itself."""
+
+
+def place(proxied: str) -> Place:
+    """`7/<run id>/artifacts/model/MLmodel` is `model/MLmodel` in the tree of that run."""
+    match = MODEL.fullmatch(proxied) or RUN.fullmatch(proxied)
+    return Place(UUID(match[1]), match[2] or "") if match else Place(ELSEWHERE, proxied)

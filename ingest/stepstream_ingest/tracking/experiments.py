@@ -1,0 +1,112 @@
+"""Experiments in the database: made, renamed, tagged, deleted and restored with their runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stepstream_ingest.database import Database
+from stepstream_ingest.errors import ApiError
+from stepstream_ingest.tracking import rules
+from stepstream_schema import sql
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """One experiment."""
+
+    experiment_id: int
+    name: str
+    artifact_location: str
+    """Where artifacts of its runs lie; `mlflow-artifacts:/7` unless it was given another."""
+    lifecycle_stage: str
+    created_at_ms: int
+    updated_at_ms: int
+    tags: Mapping[str, str]
+
+
+class Experiments:
+    """Law: a name belongs to one experiment, be it deleted. Raises ApiError and DatabaseAway."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql = sql.queries("tracking")
+
+    async def create(self, name: str, artifact_location: str, tags: Mapping[str, str]) -> int:
+        """A new experiment; its number."""
+        rules.check_experiment_name(name)
+        location = rules.check_artifact_location(artifact_location)
+        for key, value in tags.items():
+            rules.check_experiment_tag(key, value)
+        async with self._database.connection() as connection, connection.transaction():
+            number = await connection.fetchval(self._sql["new_experiment"], name, location)
+            if number is None:
+                raise ApiError(400, "RESOURCE_ALREADY_EXISTS", f"Experiment(name={name}) already exists.")
+            for key, value in sorted(tags.items()):
+                await connection.execute(self._sql["set_experiment_tag"], number, key, value)
+        return int(number)
+
+    async def get(self, experiment_id: int) -> Experiment:
+        """One experiment, be it deleted."""
+        rows = await self._database.fetch(self._sql["experiment_by_id"], experiment_id)
+        if not rows:
+            raise _missing(f"No Experiment with id={experiment_id} exists")
+        return await self._experiment(rows[0])
+
+    async def by_name(self, name: str) -> Experiment:
+        """One experiment, be it deleted."""
+        rows = await self._database.fetch(self._sql["experiment_by_name"], name)
+        if not rows:
+            raise _missing(f"Could not find experiment with name '{name}'")
+        return await self._experiment(rows[0])
+
+    async def active(self, experiment_id: int) -> Experiment:
+        """One that may be written to."""
+        found = await self.get(experiment_id)
+        if found.lifecycle_stage != "active":
+            state = f"Current state is {found.lifecycle_stage}."
+            raise rules.invalid(f"The experiment {experiment_id} must be in the 'active' state. {state}")
+        return found
+
+    async def rename(self, experiment_id: int, name: str) -> None:
+        """A new name."""
+        rules.check_experiment_name(name)
+        if (await self.get(experiment_id)).lifecycle_stage != "active":
+            raise ApiError(400, "INVALID_STATE", "Cannot rename a non-active experiment.")
+        if not await self._database.fetch(self._sql["rename_experiment"], experiment_id, name):
+            raise ApiError(400, "RESOURCE_ALREADY_EXISTS", f"Experiment(name={name}) already exists.")
+
+    async def delete(self, experiment_id: int) -> None:
+        """Deleted with its runs, until it is restored."""
+        await self._move(experiment_id, "deleted")
+
+    async def restore(self, experiment_id: int) -> None:
+        """Restored with its runs."""
+        await self._move(experiment_id, "active")
+
+    async def set_tag(self, experiment_id: int, key: str, value: str) -> None:
+        """The last value stays."""
+        rules.check_experiment_tag(key, value)
+        await self.active(experiment_id)
+        await self._database.fetch(self._sql["set_experiment_tag"], experiment_id, key, value)
+        await self._database.fetch(self._sql["touch_experiment"], experiment_id)
+
+    async def delete_tag(self, experiment_id: int, key: str) -> None:
+        """A tag goes."""
+        await self.active(experiment_id)
+        if not await self._database.fetch(self._sql["delete_experiment_tag"], experiment_id, key):
+            raise _missing(f"No tag with name: {key} in experiment with id {experiment_id}")
+
+    async def _move(self, experiment_id: int, stage: str) -> None:
+        if not await self._database.fetch(self._sql["move_experiment"], experiment_id, stage):
+            raise _missing(f"No Experiment with id={experiment_id} exists that is not {stage} already")
+
+    async def _experiment(self, row: Any) -> Experiment:
+        tags = await self._database.fetch(self._sql["experiment_tags"], row["experiment_id"])
+        location = row["artifact_location"] or f"mlflow-artifacts:/{row['experiment_id']}"
+        return Experiment(
+            **dict(row) | {"artifact_location": location}, tags={tag["key"]: tag["value"] for tag in tags}
+        )
+
+
+def _missing(message: str) -> ApiError:
+    return ApiError(404, "RESOURCE_DOES_NOT_EXIST", message)

@@ -1,0 +1,173 @@
+"""MLflow's filter and order language, from text to frozen values. Pure; what a key means is said by who asks.
+
+metrics.loss < 0.5 AND params.`lora rank` = '16' AND tags.env IN ('a', 'b') AND attributes.name LIKE 'x%'
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, Literal, TypeAlias
+
+from lark import Lark, Token, Transformer
+from lark.exceptions import LarkError, UnexpectedInput
+
+from stepstream_ingest.errors import ApiError
+
+MAX_FILTER_CHARS: Final = 100_000
+MAX_COMPARISONS: Final = 200
+
+Operator: TypeAlias = Literal[
+    "=", "!=", "<", "<=", ">", ">=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"
+]
+
+GRAMMAR: Final = r"""
+start: _AND? (comparison (_AND? comparison)* _AND?)?
+
+comparison: IDENTIFIER OPERATOR value      -> plain
+    | IDENTIFIER _IN list                   -> within
+    | IDENTIFIER _NOT _IN list              -> not_within
+    | IDENTIFIER _IS _NULL                  -> absent
+    | IDENTIFIER _IS _NOT _NULL             -> present
+
+value: STRING | NUMBER
+list: "(" STRING ("," STRING)* ","? ")"
+
+IDENTIFIER.1: FIRST ("." REST)?
+FIRST: /(?!(?:and|or|not|in|is|null|i?like)\b(?!\s*\.))(?:`[^`]+`|"[^"]+"|[^\W\d]\w*)/i SPACED?
+// MLflow takes `Run name` for run_name.
+SPACED: / name(?=\s*(?:=|!|<|>|i?like\b))/i
+REST: /(?:`[^`]*`|"[^"]*"|'[^']*'|[\w.]+)/
+OPERATOR.2: /!=|<=|>=|=(?!=)|<(?!>)|>|i?like\b/i
+STRING: /'[^']*'|"[^"]*"/
+NUMBER: /-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?![\w.])/i
+_AND.3: /and\b/i
+_NOT.3: /not\b/i
+_IN.3: /in\b(?=\s*\()/i
+_IS.3: /is\b/i
+_NULL.3: /null\b/i
+
+%import common.WS
+%ignore WS
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One clause; all of them must hold."""
+
+    entity: str
+    """Before the first dot, in lower case letters; '' where there is none."""
+    key: str
+    operator: Operator
+    value: str | int | float | tuple[str, ...] | None
+    is_number: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One key of an order."""
+
+    entity: str
+    key: str
+    ascending: bool
+
+
+def parse(text: str) -> tuple[Comparison, ...]:
+    """The clauses of a filter; none for ''. Raises ApiError that quotes what it could not read."""
+    if not text:
+        return ()
+    if len(text) > MAX_FILTER_CHARS:
+        raise bad(f"Invalid filter: it is longer than {MAX_FILTER_CHARS} characters")
+    try:
+        found: tuple[Comparison, ...] = _Reader().transform(_parser().parse(text))
+    except UnexpectedInput as error:
+        at = error.pos_in_stream or 0
+        near = text[max(0, at - 20) : at + 40]
+        raise bad(
+            f"Invalid clause(s) in filter string: {text[:200]!r}, near {near!r}. A clause is like metrics.loss < 0.5, "
+            "params.name = 'value' or tags.name LIKE '%x%'; clauses are joined by AND"
+        ) from error
+    except LarkError as error:
+        raise bad(f"Invalid filter {text[:200]!r}: {error}") from error
+    if not found:
+        raise bad(f"Invalid filter {text[:200]!r}: it has no clause")
+    if len(found) > MAX_COMPARISONS:
+        raise bad(f"Invalid filter: it has more than {MAX_COMPARISONS} clauses")
+    return found
+
+
+def parse_order(text: str) -> Order:
+    """`metrics.loss DESC`. Raises ApiError."""
+    words = text.strip()
+    direction = "asc"
+    head, _, last = words.rpartition(" ")
+    if last.lower() in ("asc", "desc") and head:
+        words, direction = head.strip(), last.lower()
+    comparison = parse(f"{words} = 'x'") if words else ()
+    if len(comparison) != 1 or comparison[0].operator != "=":
+        raise bad(f"Invalid order_by clause {text[:200]!r}: say an attribute or metrics.name, and ASC or DESC")
+    return Order(comparison[0].entity, comparison[0].key, direction == "asc")
+
+
+def bad(message: str) -> ApiError:
+    """The filter cannot be meant."""
+    return ApiError(400, "INVALID_PARAMETER_VALUE", message)
+
+
+@cache
+def _parser() -> Lark:
+    return Lark(GRAMMAR, parser="lalr", lexer="contextual")
+
+
+class _Reader(Transformer[Token, Any]):
+    """From the tree to values."""
+
+    def start(self, found: list[Comparison]) -> tuple[Comparison, ...]:
+        """All clauses."""
+        return tuple(found)
+
+    def plain(self, parts: list[Any]) -> Comparison:
+        """identifier operator value"""
+        name, operator, value = parts
+        return Comparison(*_split(name), operator.upper(), value, is_number=not isinstance(value, str))
+
+    def within(self, parts: list[Any]) -> Comparison:
+        """identifier IN list"""
+        return Comparison(*_split(parts[0]), "IN", parts[1])
+
+    def not_within(self, parts: list[Any]) -> Comparison:
+        """identifier NOT IN list"""
+        return Comparison(*_split(parts[0]), "NOT IN", parts[1])
+
+    def absent(self, parts: list[Any]) -> Comparison:
+        """identifier IS NULL"""
+        return Comparison(*_split(parts[0]), "IS NULL", None)
+
+    def present(self, parts: list[Any]) -> Comparison:
+        """identifier IS NOT NULL"""
+        return Comparison(*_split(parts[0]), "IS NOT NULL", None)
+
+    def value(self, parts: list[Token]) -> str | int | float:
+        """A text without its quotes, or a number."""
+        token = parts[0]
+        if token.type == "STRING":
+            return str(token[1:-1])
+        return int(token) if token.lstrip("-").isdigit() else float(token)
+
+    def list(self, parts: list[Token]) -> tuple[str, ...]:
+        """Texts without their quotes."""
+        return tuple(str(token[1:-1]) for token in parts)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Entity and key: at the first dot outside of quotes."""
+    name = str(name)
+    if name[0] in '`"':
+        end = name.index(name[0], 1)
+        first, rest = name[1:end], name[end + 1 :]
+    else:
+        first, dot, after = name.partition(".")
+        rest = dot + after
+    if not rest:
+        return "", first
+    key = rest[1:]
+    return first, key[1:-1] if len(key) > 1 and key[0] in "`\"'" and key[-1] == key[0] else key

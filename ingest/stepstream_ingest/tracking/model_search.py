@@ -1,0 +1,118 @@
+"""Logged models that fit a filter: from clauses to one parameterised query. Pure.
+
+The text of the query is put together from the pieces below; whatever came from outside is a parameter.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from stepstream_ingest.tracking.filters import Comparison, Order, bad
+
+TEXTS: Final = {
+    "name": "m.name",
+    "model_id": "('m-' || replace(m.model_id::text, '-', ''))",
+    "model_type": "m.model_type",
+    "status": "m.status",
+    "source_run_id": "replace(m.source_run_id::text, '-', '')",
+}
+NUMBERS: Final = {
+    "creation_timestamp": "m.created_at_ms",
+    "creation_time": "m.created_at_ms",
+    "last_updated_timestamp": "m.updated_at_ms",
+}
+STATUSES: Final = {
+    "PENDING": "LOGGED_MODEL_PENDING",
+    "READY": "LOGGED_MODEL_READY",
+    "FAILED": "LOGGED_MODEL_UPLOAD_FAILED",
+}
+TABLES: Final = {"params": "logged_model_params", "tags": "logged_model_tags"}
+TEXT_OPERATORS: Final = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN")
+NUMBER_OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A statement and its parameters."""
+
+    sql: str
+    arguments: tuple[Any, ...]
+
+
+def compile_search(
+    experiment_ids: Sequence[int], filters: Sequence[Comparison], orders: Sequence[Order], *, limit: int, offset: int
+) -> Query:
+    """The ids of the models of a page, in order. Raises ApiError."""
+    arguments: list[Any] = [list(experiment_ids)]
+
+    def parameter(value: Any) -> str:
+        arguments.append(value)
+        return f"${len(arguments)}"
+
+    conditions = [_condition(one, parameter) for one in filters]
+    keys = [_order(one) for one in orders]
+    sql = (
+        "SELECT m.model_id FROM logged_models AS m "
+        "WHERE m.experiment_id = ANY($1::bigint[]) AND m.lifecycle_stage = 'active'"
+        + "".join(f" AND {condition}" for condition in conditions)
+        + f" ORDER BY {', '.join([*keys, 'm.created_at_ms DESC', 'm.model_id'])}"
+        + f" LIMIT {parameter(limit)} OFFSET {parameter(offset)}"
+    )
+    return Query(sql, tuple(arguments))
+
+
+def _condition(one: Comparison, parameter: Any) -> str:
+    if one.entity in TABLES:
+        if one.operator not in ("=", "!=", "LIKE", "ILIKE") or one.is_number:
+            raise bad(f"{one.entity} are texts: compare them by =, !=, LIKE or ILIKE with a quoted value")
+        test = text_test("x.value", one, parameter)
+        table = TABLES[one.entity]
+        key = f"x.key = {parameter(one.key)}"
+        return f"EXISTS (SELECT FROM {table} AS x WHERE x.model_id = m.model_id AND {key} AND {test})"
+    if one.entity in ("", "attributes"):
+        return _attribute(one, parameter)
+    if one.entity == "metrics":
+        raise bad("metrics of logged models cannot be searched yet")
+    raise bad(f"Invalid entity type {one.entity!r}; say attributes, metrics, params or tags")
+
+
+def _attribute(one: Comparison, parameter: Any) -> str:
+    if one.key in NUMBERS:
+        if one.operator not in NUMBER_OPERATORS or not one.is_number:
+            raise bad(f"{one.key} is a number: compare it by {', '.join(NUMBER_OPERATORS)} with a number")
+        operator = "<>" if one.operator == "!=" else one.operator
+        return f"{NUMBERS[one.key]} {operator} {parameter(one.value)}::float8"
+    if one.key not in TEXTS:
+        raise bad(f"Invalid attribute key {one.key!r}; known are {', '.join([*TEXTS, *NUMBERS])}")
+    if one.operator not in TEXT_OPERATORS or one.is_number:
+        raise bad(f"{one.key} is a text: compare it by {', '.join(TEXT_OPERATORS)} with a quoted value")
+    if one.key == "status":
+        one = _status(one)
+    return text_test(TEXTS[one.key], one, parameter)
+
+
+def _status(one: Comparison) -> Comparison:
+    if not isinstance(one.value, str) or one.value not in STATUSES or one.operator not in ("=", "!="):
+        raise bad(f"a status is compared by = or != with one of {', '.join(STATUSES)}")
+    return Comparison(one.entity, one.key, one.operator, STATUSES[one.value])
+
+
+def text_test(column: str, one: Comparison, parameter: Any) -> str:
+    """A comparison of a text column."""
+    match one.operator:
+        case "=" | "!=":
+            return f"{column} {'<>' if one.operator == '!=' else '='} {parameter(one.value)}::text"
+        case "LIKE" | "ILIKE":
+            return f"{column} {one.operator} {parameter(one.value)}::text"
+        case "IN":
+            return f"{column} = ANY({parameter(list(one.value or ()))}::text[])"  # type: ignore[arg-type]
+        case "NOT IN":
+            return f"{column} <> ALL({parameter(list(one.value or ()))}::text[])"  # type: ignore[arg-type]
+    raise bad(f"{one.operator} cannot be asked here")
+
+
+def _order(one: Order) -> str:
+    known = TEXTS | NUMBERS
+    if one.entity not in ("", "attributes") or one.key not in known:
+        raise bad(f"logged models are ordered by {', '.join(known)}, not by {one.key!r}")
+    return f"{known[one.key]} {'ASC' if one.ascending else 'DESC'} NULLS LAST"

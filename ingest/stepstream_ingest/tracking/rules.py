@@ -1,0 +1,92 @@
+"""What keys, names and values may look like, as MLflow has it. Pure; each problem is the end of an error's message."""
+
+import posixpath
+import re
+from typing import Final
+
+from stepstream_ingest.errors import ApiError
+from stepstream_schema import limits
+
+KEY: Final = re.compile(r"[/\w.\- :]+")
+MAX_EXPERIMENT_TAG_CHARS: Final = 20_000
+MAX_DATASET: Final = {"name": 500, "digest": 36, "source": 65_535, "schema": 1_048_575, "profile": 16_777_215}
+MAX_INPUT_TAG_KEY: Final = 255
+MAX_INPUT_TAG_VALUE: Final = 500
+MODEL_NAME_FORBIDDEN: Final = "/:.%\"'"
+
+
+def check_key(key: str, what: str) -> str:
+    """A key of a metric, param or tag. Raises ApiError."""
+    if not key:
+        raise invalid(f"{what} name cannot be empty.")
+    if not KEY.fullmatch(key):
+        raise invalid(
+            f"Invalid {what} name: {key!r:.260}. Names may only contain alphanumerics, underscores (_), dashes (-), "
+            "periods (.), spaces ( ), colon(:) and slashes (/)."
+        )
+    if posixpath.normpath(key) != key or key.startswith(("/", "..")) or key == ".":
+        raise invalid(
+            f"Invalid {what} name: {key!r:.260}. Names may be treated as files in certain cases, and must not resolve "
+            "to other names when treated as such."
+        )
+    if len(key) > limits.MAX_KEY_CHARS:
+        raise invalid(f"{what} name {key[:60]!r}... exceeds the maximum length of {limits.MAX_KEY_CHARS} characters")
+    return key
+
+
+def check_experiment_name(name: str) -> str:
+    """A name of an experiment. Raises ApiError."""
+    if not name.strip():
+        raise invalid(f"Invalid experiment name: {name!r}. Experiment names cannot be empty.")
+    if len(name) > limits.MAX_NAME_CHARS:
+        raise invalid(f"'name' exceeds the maximum length of {limits.MAX_NAME_CHARS} characters")
+    return _without_nul(name, "the experiment's name")
+
+
+def check_experiment_tag(key: str, value: str) -> None:
+    """A tag of an experiment, which may be longer than a run's. Raises ApiError."""
+    check_key(key, "tag")
+    if len(value) > MAX_EXPERIMENT_TAG_CHARS:
+        raise invalid(f"'value' exceeds the maximum length of {MAX_EXPERIMENT_TAG_CHARS} characters")
+    _without_nul(value, f"tag {key}")
+
+
+def check_model_name(name: str) -> str:
+    """A name of a logged model. Raises ApiError."""
+    if not name.strip():
+        raise invalid("The model name cannot be empty.")
+    if any(character in name for character in MODEL_NAME_FORBIDDEN):
+        raise invalid(
+            f"Invalid model name ({name!r:.120}) provided. Model name must be a non-empty string and cannot "
+            f"contain the following characters: {list(MODEL_NAME_FORBIDDEN)}."
+        )
+    return _without_nul(name, "the model's name")
+
+
+def param_value(key: str, value: str) -> str:
+    """A param's value, cut where it is too long, as MLflow does."""
+    return _without_nul(value, f"param {key}")[: limits.MAX_PARAM_VALUE_CHARS]
+
+
+def tag_value(key: str, value: str) -> str:
+    """A tag's value, cut where it is too long, as MLflow does."""
+    return _without_nul(value, f"tag {key}")[: limits.MAX_TAG_VALUE_CHARS]
+
+
+def check_artifact_location(location: str) -> str:
+    """A location that an experiment was given. Raises ApiError."""
+    scheme = location.partition(":")[0].lower() if ":" in location else ""
+    if scheme == "runs" or "#" in location or ".." in location.split("/") or "\0" in location:
+        raise invalid(f"Artifact URL can't include fragments or query parameters or '..': {location!r:.200}")
+    return location.rstrip("/")
+
+
+def invalid(message: str) -> ApiError:
+    """The request cannot be meant."""
+    return ApiError(400, "INVALID_PARAMETER_VALUE", message)
+
+
+def _without_nul(text: str, what: str) -> str:
+    if "\0" in text:
+        raise invalid(f"{what} holds a NUL character, which no text may")
+    return text

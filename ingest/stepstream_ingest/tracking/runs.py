@@ -1,0 +1,182 @@
+"""Runs that are written to by requests: made, updated, given params and tags, datasets and models."""
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import orjson
+
+from stepstream_ingest.database import Connection, Database
+from stepstream_ingest.errors import ApiError
+from stepstream_ingest.tracking import rules
+from stepstream_schema import limits, sql
+from stepstream_schema.run_names import run_name
+
+NAME_TAG: Final = "mlflow.runName"
+MODELS_TAG: Final = "mlflow.log-model.history"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """What a run has read."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str
+    profile: str
+    tags: Mapping[str, str]
+    """Of this use, such as mlflow.data.context."""
+
+
+class Runs:
+    """Law: a request is applied whole or not at all, and never to a deleted run. Raises ApiError, DatabaseAway."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql = sql.queries("tracking")
+        # Two edits of one millisecond keep their order.
+        self._numbers = itertools.count(time.time_ns())
+
+    async def create(
+        self, experiment_id: int, *, name: str, user: str, start_time_ms: int, tags: Mapping[str, str]
+    ) -> UUID:
+        """A run in an active experiment; its id."""
+        run_id = uuid4()
+        if name and tags.get(NAME_TAG, name) != name:
+            raise rules.invalid(
+                "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
+                f"(run_name='{name}', mlflow.runName='{tags[NAME_TAG]}')."
+            )
+        name = name or tags.get(NAME_TAG) or run_name(run_id.hex)
+        said = {key: rules.tag_value(key, value) for key, value in tags.items()} | {NAME_TAG: name}
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute(self._sql["new_run"], run_id, experiment_id, name, user, start_time_ms)
+            await self._tag(connection, run_id, said)
+        return run_id
+
+    async def update(
+        self, run_id: UUID, *, status: str | None, end_time_ms: int | None, ends: bool, name: str | None
+    ) -> None:
+        """Change what is given; `ends` says that the end time is among it."""
+        async with self._database.connection() as connection, connection.transaction():
+            await self._lock(connection, run_id)
+            await connection.execute(self._sql["update_run"], run_id, status, ends, end_time_ms, name)
+            if name is not None:
+                await self._tag(connection, run_id, {NAME_TAG: name})
+
+    async def log(self, run_id: UUID, params: Sequence[tuple[str, str]], tags: Mapping[str, str]) -> None:
+        """Params and tags together. Raises ApiError for a param that has another value."""
+        for key, _ in params:
+            rules.check_key(key, "param")
+        for key in tags:
+            rules.check_key(key, "tag")
+        said = {key: rules.param_value(key, value) for key, value in params}
+        async with self._database.connection() as connection, connection.transaction():
+            await self._lock(connection, run_id)
+            if said:
+                await self._log_params(connection, run_id, said)
+            await self._tag(connection, run_id, {key: rules.tag_value(key, value) for key, value in tags.items()})
+            if NAME_TAG in tags:
+                await connection.execute(self._sql["update_run"], run_id, None, False, None, tags[NAME_TAG])
+
+    async def log_model_history(self, run_id: UUID, model: Mapping[str, Any]) -> None:
+        """Append to the tag in which MLflow 2 keeps the models of a run."""
+        async with self._database.connection() as connection, connection.transaction():
+            await self._lock(connection, run_id, alone=True)
+            tags = {row["key"]: row["value"] for row in await connection.fetch(self._sql["run_tags"], run_id)}
+            try:
+                history = orjson.loads(tags.get(MODELS_TAG, "[]"))
+            except orjson.JSONDecodeError:
+                history = []
+            said = orjson.dumps([*history, dict(model)]).decode()
+            if len(said) > limits.MAX_TAG_VALUE_CHARS:
+                raise rules.invalid(
+                    f"the tag {MODELS_TAG} would be longer than {limits.MAX_TAG_VALUE_CHARS} characters"
+                )
+            await self._tag(connection, run_id, {MODELS_TAG: said})
+
+    async def delete_tag(self, run_id: UUID, key: str) -> None:
+        """A tag goes, and an older value does not bring it back."""
+        async with self._database.connection() as connection, connection.transaction():
+            await self._lock(connection, run_id)
+            there = {row["key"] for row in await connection.fetch(self._sql["run_tags"], run_id)}
+            if key not in there:
+                raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"No tag with name: {key} in run with id {run_id.hex}")
+            await self._tag(connection, run_id, {key: None})
+
+    async def log_datasets(self, run_id: UUID, experiment_id: int, datasets: Sequence[Dataset]) -> None:
+        """What the run has read; a dataset is known by its name and digest."""
+        async with self._database.connection() as connection, connection.transaction():
+            await self._lock(connection, run_id)
+            columns = zip(
+                *[(one.name, one.digest, one.source_type, one.source, one.schema, one.profile) for one in datasets],
+                strict=True,
+            )
+            ids = [uuid4() for _ in datasets]
+            await connection.execute(self._sql["log_datasets"], experiment_id, ids, *map(list, columns))
+            await connection.execute(
+                self._sql["use_datasets"],
+                run_id,
+                experiment_id,
+                [one.name for one in datasets],
+                [one.digest for one in datasets],
+                [orjson.dumps(dict(one.tags)).decode() for one in datasets],
+            )
+
+    async def log_models(self, run_id: UUID, direction: str, models: Sequence[tuple[UUID, int]]) -> None:
+        """Models that the run has read (`input`) or made (`output`), each with a step."""
+        async with self._database.connection() as connection, connection.transaction():
+            await self._lock(connection, run_id)
+            ids, steps = [model for model, _ in models], [step for _, step in models]
+            await connection.execute(self._sql["use_models"], run_id, direction, ids, steps)
+
+    async def datasets(self, run_ids: Sequence[UUID]) -> dict[UUID, list[Dataset]]:
+        """What runs have read."""
+        found: dict[UUID, list[Dataset]] = {run_id: [] for run_id in run_ids}
+        for row in await self._database.fetch(self._sql["run_datasets"], list(run_ids)):
+            said = {name: row[name] for name in ("name", "digest", "source_type", "source", "schema", "profile")}
+            found[row["run_id"]].append(Dataset(**said, tags=orjson.loads(row["tags"])))
+        return found
+
+    async def models(self, run_ids: Sequence[UUID]) -> dict[UUID, list[tuple[str, UUID, int]]]:
+        """(direction, model, step) of what runs have read and made."""
+        found: dict[UUID, list[tuple[str, UUID, int]]] = {run_id: [] for run_id in run_ids}
+        for row in await self._database.fetch(self._sql["run_models"], list(run_ids)):
+            found[row["run_id"]].append((row["direction"], row["model_id"], row["step"]))
+        return found
+
+    async def _lock(self, connection: Connection, run_id: UUID, *, alone: bool = False) -> None:
+        stage = await connection.fetchval(self._sql["lock_run_alone" if alone else "lock_run"], run_id)
+        if stage is None:
+            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id.hex} not found")
+        if stage != "active":
+            raise rules.invalid(f"The run {run_id.hex} must be in the 'active' state. Current state is {stage}.")
+
+    async def _log_params(self, connection: Connection, run_id: UUID, params: Mapping[str, str]) -> None:
+        keys = sorted(params)
+        await connection.execute(self._sql["log_params"], run_id, keys, [params[key] for key in keys])
+        stored = {row["key"]: row["value"] for row in await connection.fetch(self._sql["stored_params"], run_id, keys)}
+        changed = [key for key in keys if stored[key] != params[key]]
+        if len(changed) == 1 and len(params) == 1:
+            key = changed[0]
+            raise rules.invalid(
+                f"Changing param values is not allowed. Param with key='{key}' was already logged with "
+                f"value='{stored[key]}' for run ID='{run_id.hex}'. Attempted logging new value '{params[key]}'."
+            )
+        if changed:
+            said = [{"key": key, "old_value": stored[key], "new_value": params[key]} for key in changed]
+            raise rules.invalid(
+                f"Changing param values is not allowed. Params were already logged='{said}' for run ID='{run_id.hex}'."
+            )
+
+    async def _tag(self, connection: Connection, run_id: UUID, tags: Mapping[str, Any]) -> None:
+        if tags:
+            now = time.time_ns() // 1_000_000
+            keys = sorted(tags)
+            values = [tags[key] for key in keys]
+            await connection.execute(self._sql["log_tags"], run_id, keys, values, now, next(self._numbers))

@@ -1,0 +1,128 @@
+-- The manifest of artifacts, the objects behind it, and uploads under way.
+
+-- name: secret
+-- What all servers of this database sign with.
+SELECT value FROM secrets WHERE name = 'artifact urls'
+
+-- name: place_run
+-- Artifacts may arrive before the first frame of their run.
+INSERT INTO runs (run_id, experiment_id, announced) VALUES ($1, 0, false) ON CONFLICT DO NOTHING
+
+-- name: run_stage
+-- Whether artifacts may be added.
+SELECT lifecycle_stage FROM runs WHERE run_id = $1
+
+-- name: reuse_objects
+-- Objects that are stored already, locked against collection until the manifest names them.
+SELECT object_id, size, sha256 FROM objects
+WHERE (sha256, size) IN (SELECT * FROM unnest($1::bytea[], $2::bigint[]))
+ORDER BY object_id
+FOR KEY SHARE
+
+-- name: list_in_manifest
+-- Files that can be fetched; of one path the one that was logged last.
+INSERT INTO artifacts (owner, path, object_id, size, content_type, logged_at_ms, rank)
+SELECT DISTINCT ON (owner, path) owner, path, object_id, size, content_type, logged_at_ms, rank
+FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::bigint[], $7::integer[])
+    AS said (owner, path, object_id, size, content_type, logged_at_ms, rank)
+ORDER BY owner, path, logged_at_ms DESC
+ON CONFLICT (owner, path) DO UPDATE
+SET object_id = excluded.object_id, size = excluded.size, content_type = excluded.content_type,
+    logged_at_ms = excluded.logged_at_ms, rank = excluded.rank
+WHERE excluded.logged_at_ms >= artifacts.logged_at_ms
+
+-- name: open_uploads
+-- Uploads in parts of the same files that an earlier attempt has begun.
+UPDATE uploads AS u SET touched_at = clock_timestamp()
+FROM unnest($2::text[], $3::bigint[], $4::bytea[]) AS said (path, size, sha256)
+WHERE u.owner = $1 AND u.path = said.path AND u.size = said.size AND u.sha256 = said.sha256
+    AND u.parts_token IS NOT NULL
+RETURNING u.upload_id, u.path, u.size, u.sha256, u.parts_token, u.part_bytes
+
+-- name: begin_uploads
+-- What is announced and not yet in the store.
+INSERT INTO uploads (upload_id, owner, path, size, sha256, content_type, logged_at_ms, rank, parts_token, part_bytes)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::bytea[], $6::text[], $7::bigint[],
+    $8::integer[], $9::text[], $10::bigint[])
+
+-- name: uploads
+-- Uploads under way.
+UPDATE uploads SET touched_at = clock_timestamp() WHERE upload_id = ANY($1::uuid[])
+RETURNING upload_id, owner, path, size, sha256, content_type, logged_at_ms, rank, parts_token, part_bytes
+
+-- name: end_upload
+-- Complete, or given up.
+DELETE FROM uploads WHERE upload_id = $1 RETURNING upload_id
+
+-- name: store_object
+-- A new object; one of the same bytes may have come first.
+INSERT INTO objects (object_id, size, sha256) VALUES ($1, $2, $3)
+ON CONFLICT DO NOTHING RETURNING object_id
+
+-- name: same_object
+-- The object of these bytes, locked against collection.
+SELECT object_id FROM objects WHERE sha256 = $1 AND size = $2 FOR KEY SHARE
+
+-- name: children
+-- What lies directly in a directory, after a name: files, and directories with the sum of what they hold.
+SELECT name, bool_and(is_file) AS is_file, sum(size)::bigint AS size, count(*) AS files,
+    max(content_type) AS content_type, max(logged_at_ms) AS logged_at_ms, max(rank) AS rank, max(sha256) AS sha256
+FROM (
+    SELECT split_part(substr(a.path, length($2) + 1), '/', 1) COLLATE "C" AS name,
+        position('/' IN substr(a.path, length($2) + 1)) = 0 AS is_file,
+        a.size, a.content_type, a.logged_at_ms, a.rank, encode(o.sha256, 'hex') AS sha256
+    FROM artifacts AS a LEFT JOIN objects AS o USING (object_id)
+    WHERE a.owner = $1 AND starts_with(a.path, $2) AND a.path > $2
+) AS entry
+WHERE name > $3 COLLATE "C"
+GROUP BY name ORDER BY name LIMIT $4
+
+-- name: tree
+-- Every file below a directory, or the file itself, after a path.
+SELECT a.path, a.size, a.content_type, a.logged_at_ms, a.rank, encode(o.sha256, 'hex') AS sha256
+FROM artifacts AS a LEFT JOIN objects AS o USING (object_id)
+WHERE a.owner = $1 AND a.path > $3 COLLATE "C" AND ($2 = '' OR a.path = $2 OR starts_with(a.path, $2 || '/'))
+ORDER BY a.path LIMIT $4
+
+-- name: files
+-- Single files by their paths.
+SELECT a.path, a.object_id, a.size, a.content_type, encode(o.sha256, 'hex') AS sha256
+FROM artifacts AS a LEFT JOIN objects AS o USING (object_id)
+WHERE a.owner = $1 AND a.path = ANY($2::text[])
+
+-- name: remove
+-- Files are no longer listed; their objects are collected once nothing names them.
+DELETE FROM artifacts WHERE owner = $1 AND ($2 = '' OR path = $2 OR starts_with(path, $2 || '/'))
+
+-- name: stale_uploads
+-- Uploads that nobody has touched for so long.
+SELECT upload_id, parts_token, coalesce(size, 0) AS size FROM uploads
+WHERE touched_at <= now() - make_interval(secs => $1) ORDER BY touched_at LIMIT $2
+
+-- name: count_stale_uploads
+-- How many there are.
+SELECT count(*) AS uploads FROM uploads WHERE touched_at <= now() - make_interval(secs => $1)
+
+-- name: count_unreferenced
+-- Objects that no tree names.
+SELECT count(*) AS objects, coalesce(sum(size), 0)::bigint AS bytes FROM objects AS o
+WHERE stored_at <= now() - make_interval(secs => $1)
+    AND NOT EXISTS (SELECT FROM artifacts AS a WHERE a.object_id = o.object_id)
+
+-- name: next_unreferenced
+-- Some of them, locked: whoever would use one again waits, and then finds it gone.
+SELECT object_id, size FROM objects AS o
+WHERE stored_at <= now() - make_interval(secs => $1)
+    AND NOT EXISTS (SELECT FROM artifacts AS a WHERE a.object_id = o.object_id)
+LIMIT $2 FOR UPDATE SKIP LOCKED
+
+-- name: forget_objects
+-- Those that are still not named now that they are locked.
+DELETE FROM objects AS o
+WHERE object_id = ANY($1::uuid[]) AND NOT EXISTS (SELECT FROM artifacts AS a WHERE a.object_id = o.object_id)
+RETURNING object_id, size
+
+-- name: known_keys
+-- Which of these ids belong to an object or to an upload under way.
+SELECT object_id FROM objects WHERE object_id = ANY($1::uuid[])
+UNION SELECT upload_id FROM uploads WHERE upload_id = ANY($1::uuid[])

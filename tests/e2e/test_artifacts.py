@@ -1,0 +1,301 @@
+"""Files of a run, sent by real processes to a real server and a real object store."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stepstream
+from stepstream.errors import ArtifactError
+from stepstream_schema import limits
+from tests.e2e.proxy import in_thread
+from tests.servers import ServerProcess
+from tests.stores import BUCKET, seaweedfs
+
+RUN = "a1" * 16
+PART = limits.PART_BYTES
+
+
+@pytest.fixture(params=["embedded", "s3"])
+def server(
+    request: pytest.FixtureRequest, server_factory: Callable[..., ServerProcess], monkeypatch: pytest.MonkeyPatch
+) -> ServerProcess:
+    if request.param == "embedded":
+        return server_factory()
+    for name, value in request.getfixturevalue("s3_environment").items():
+        monkeypatch.setenv(name, value)
+    return server_factory("--artifact-root", f"s3://{BUCKET}/{os.urandom(4).hex()}")
+
+
+@pytest.fixture(autouse=True)
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STEPSTREAM_SPOOL_DIR", str(tmp_path / "spool"))
+    return tmp_path / "spool"
+
+
+def start(server: ServerProcess, **settings: Any) -> stepstream.Run:
+    return stepstream.start_run(tracking_uri=server.url, run_id=RUN, **settings)
+
+
+def write(path: Path, size: int) -> bytes:
+    body = os.urandom(size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
+    return body
+
+
+def listed(server: ServerProcess, path: str = "") -> dict[str, dict[str, Any]]:
+    with urllib.request.urlopen(f"{server.url}/v1/runs/{RUN}/artifacts?recursive=1&path={path}") as response:
+        return {file["path"]: file for file in json.loads(response.read())["files"]}
+
+
+def test_files_directories_texts_and_streams_come_back_as_they_were(server, tmp_path, spool):
+    small = write(tmp_path / "ckpt" / "config.json", 1000)
+    large = write(tmp_path / "ckpt" / "shards" / "weights.bin", 3 * PART + 12345)
+    write(tmp_path / "ckpt" / "empty", 0)
+    stream = os.urandom(PART + 777)
+    with start(server) as run:
+        single = run.log_artifact(tmp_path / "ckpt" / "config.json")
+        run.log_artifacts(tmp_path / "ckpt", "checkpoints/1")
+        run.log_artifact(io.BytesIO(stream), "streams/a.bin")
+        run.log_artifact(io.StringIO("größe"), "streams/b.txt")
+        run.log_text("hello", "notes/a.md")
+        assert single.wait(60)
+        assert single.state == "stored"
+    report = run.finish()
+    assert report.delivered
+    assert report.artifacts_left == ()
+    files = listed(server)
+    assert {path: file["size"] for path, file in files.items()} == {
+        "checkpoints/1/config.json": 1000,
+        "checkpoints/1/empty": 0,
+        "checkpoints/1/shards/weights.bin": len(large),
+        "config.json": 1000,
+        "notes/a.md": 5,
+        "streams/a.bin": len(stream),
+        "streams/b.txt": 7,
+    }
+    assert files["config.json"]["content_type"] == "application/json"
+    there = run.download_artifacts("", tmp_path / "down")
+    assert (there / "config.json").read_bytes() == small
+    assert (there / "checkpoints/1/shards/weights.bin").read_bytes() == large
+    assert (there / "streams/a.bin").read_bytes() == stream
+    assert (there / "streams/b.txt").read_text() == "größe"
+    one = run.download_artifacts("checkpoints/1/shards", tmp_path / "one")
+    assert one == tmp_path / "one" / "checkpoints/1/shards"
+    assert [path.name for path in one.iterdir()] == ["weights.bin"]
+    assert list((spool / "artifacts").iterdir()) == []
+
+
+def test_what_is_removed_right_after_it_was_logged_is_stored(server, tmp_path):
+    body = write(tmp_path / "plot.png", 5000)
+    large = write(tmp_path / "big.bin", limits.SINGLE_PUT_BYTES + 5)
+    with start(server) as run:
+        run.log_artifact(tmp_path / "plot.png")
+        run.log_artifact(tmp_path / "big.bin")
+        (tmp_path / "plot.png").unlink()
+        (tmp_path / "big.bin").unlink()
+    assert run.finish().delivered
+    there = run.download_artifacts("", tmp_path / "down")
+    assert (there / "plot.png").read_bytes() == body
+    assert (there / "big.bin").read_bytes() == large
+
+
+def test_the_newer_of_two_files_of_one_path_stays(server, tmp_path):
+    with start(server) as run:
+        for number in range(20):
+            run.log_text(f"state {number}", "last.txt")
+    assert run.download_artifacts("last.txt", tmp_path).read_text() == "state 19"
+
+
+def test_links_that_leave_the_directory_and_bad_paths_are_refused_alone(server, tmp_path):
+    write(tmp_path / "secret", 10)
+    write(tmp_path / "tree" / "inside", 10)
+    (tmp_path / "tree" / "same").symlink_to(tmp_path / "tree" / "inside")
+    (tmp_path / "tree" / "out").symlink_to(tmp_path / "secret")
+    (tmp_path / "tree" / "up").symlink_to(tmp_path)
+    (tmp_path / "tree" / "bad\nname").write_text("x")
+    run = start(server)
+    handle = run.log_artifacts(tmp_path / "tree")
+    handle.wait(60)
+    assert handle.state == "failed"
+    assert len(handle.errors) == 3
+    for bad in ("../x", "/etc", "a//b", "a/../b", "nul\0", "x" * 300, "back\\slash"):
+        with pytest.raises(ArtifactError):
+            run.log_text("x", bad)
+    with pytest.raises(ArtifactError):
+        run.log_artifact(tmp_path / "none")
+    with pytest.raises(ArtifactError):
+        run.log_artifact(io.BytesIO(b"x"))
+    run.finish()
+    assert sorted(listed(server)) == ["inside", "same"]
+
+
+def test_a_file_that_is_rewritten_while_it_waits_is_stored_as_one_of_its_states(server, tmp_path):
+    path = tmp_path / "state.bin"
+    first = write(path, limits.SINGLE_PUT_BYTES + 100)
+    with start(server) as run:
+        handle = run.log_artifact(path)
+        second = bytes(reversed(first))
+        path.write_bytes(second)
+        handle.wait(60)
+    assert handle.state == "stored", handle.errors
+    assert run.download_artifacts("state.bin", tmp_path / "down").read_bytes() in (first, second)
+
+
+SHARD = """
+import os, sys
+import stepstream
+run = stepstream.start_run(tracking_uri=sys.argv[1], run_id=sys.argv[2])
+run.log({"loss": 1.0}, step=0)
+run.log_artifacts(sys.argv[3], "ckpt")
+report = run.finish()
+assert report.delivered, report
+"""
+
+
+def test_eight_ranks_make_one_tree(server, tmp_path):
+    bodies, processes = {}, []
+    for rank in range(8):
+        folder = tmp_path / f"rank{rank}"
+        bodies[f"ckpt/shard-{rank}.bin"] = write(folder / f"shard-{rank}.bin", 2_000_000)
+        (folder / "config.json").write_text("{}")
+        environ = os.environ | {"RANK": str(rank), "WORLD_SIZE": "8", "LOCAL_RANK": str(rank)}
+        command = [sys.executable, "-c", SHARD, server.url, RUN, str(folder)]
+        processes.append(subprocess.Popen(command, env=environ))
+    assert [process.wait(120) for process in processes] == [0] * 8
+    files = listed(server)
+    assert sorted(files) == sorted([*bodies, "ckpt/config.json"])
+    for path, body in bodies.items():
+        assert files[path]["sha256"] == hashlib.sha256(body).hexdigest()
+        assert files[path]["rank"] == int(path.removesuffix(".bin").rpartition("-")[2])
+
+
+ONE = """
+import sys
+import stepstream
+run = stepstream.start_run(tracking_uri=sys.argv[1], run_id=sys.argv[2])
+handle = run.log_artifact(sys.argv[3])
+print("logged", flush=True)
+handle.wait()
+print(handle.bytes_sent, handle.state, flush=True)
+run.finish()
+"""
+
+
+def parts_there(server: ServerProcess, body: bytes, path: str) -> int:
+    """Parts that the store has of an upload that is not complete."""
+    said = {
+        "path": path,
+        "size": len(body),
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "logged_at_ms": 1,
+    }
+    request = urllib.request.Request(
+        f"{server.url}/v1/runs/{RUN}/artifacts/uploads",
+        json.dumps({"files": [said]}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as response:
+        (answer,) = json.loads(response.read())["files"]
+    return len(answer["have"])
+
+
+@pytest.mark.parametrize("way", ["logged again", "sync"])
+def test_a_killed_client_sends_only_what_is_missing(server_factory, tmp_path, spool, way):
+    server = server_factory()
+    body = write(tmp_path / "weights.bin", 20 * PART + 5)
+    with in_thread(server.port) as slow:
+        slow.bytes_per_s = 60_000_000
+        command = [sys.executable, "-c", ONE, slow.url, RUN, str(tmp_path / "weights.bin")]
+        first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while not (there := parts_there(server, body, "weights.bin")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    there = parts_there(server, body, "weights.bin")
+    assert 0 < there < 21
+    if way == "sync":
+        uri = ["--tracking-uri", server.url]
+        subprocess.run([sys.executable, "-m", "stepstream.cli", "sync", *uri, str(spool)], check=True)
+        assert list((spool / "artifacts").iterdir()) == []
+    else:
+        command[3] = server.url
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert out[2] == "stored"
+        assert int(out[1]) == len(body) - there * PART
+    assert listed(server)["weights.bin"]["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+def test_a_killed_server_is_waited_for(server_factory, tmp_path):
+    server = server_factory()
+    body = write(tmp_path / "weights.bin", 20 * PART)
+    with in_thread(server.port) as slow:
+        slow.bytes_per_s = 100_000_000
+        run = stepstream.start_run(tracking_uri=slow.url, run_id=RUN)
+        handle = run.log_artifact(tmp_path / "weights.bin")
+        while handle.bytes_sent < 5 * PART:
+            time.sleep(0.01)
+        server.kill()
+        time.sleep(1)
+        assert not handle.done
+        server.restart()
+        assert handle.wait(120), handle.errors
+        assert run.finish().delivered
+    assert listed(server)["weights.bin"]["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+def test_metrics_go_on_while_the_store_is_away_and_the_rest_is_named_and_delivered_later(
+    server_factory, tmp_path, spool, monkeypatch
+):
+    store = tmp_path / "s3"
+    with seaweedfs(store) as environ:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        server = server_factory("--artifact-root", f"s3://{BUCKET}/x")
+    write(tmp_path / "weights.bin", 1000)
+    run = start(server)
+    handle = run.log_artifact(tmp_path / "weights.bin")
+    run.log({"loss": 1.0}, step=0)
+    assert run.flush(30)
+    assert not handle.done
+    report = run.finish(timeout=2)
+    assert not report.delivered
+    assert report.points_left == 0
+    assert report.artifacts_left == ("weights.bin",)
+    (note,) = (spool / "artifacts").glob("*.json")
+    assert RUN in note.read_text()
+
+
+def test_the_command_line_lists_fetches_sends_and_removes(server, tmp_path):
+    body = write(tmp_path / "dir" / "a.bin", 1000)
+    write(tmp_path / "dir" / "b" / "c.txt", 10)
+    run = start(server)
+    run.finish()
+
+    def artifacts(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "stepstream.cli", "artifacts", "--tracking-uri", server.url, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert artifacts("put", RUN, str(tmp_path / "dir"), "model").stdout == "2 files are stored\n"
+    assert [line.split()[-1] for line in artifacts("ls", RUN, "model").stdout.splitlines()] == [
+        "model/a.bin",
+        "model/b/",
+    ]
+    assert artifacts("get", RUN, "model/a.bin", "-o", str(tmp_path / "o")).returncode == 0
+    assert (tmp_path / "o/model/a.bin").read_bytes() == body
+    assert "1 files were removed" in artifacts("rm", RUN, "model/a.bin").stdout
+    assert artifacts("get", RUN, "model/a.bin").returncode == 1
+    assert artifacts("put", "ab" * 16, str(tmp_path / "dir")).returncode == 1

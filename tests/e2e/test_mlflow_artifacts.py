@@ -1,0 +1,64 @@
+"""The real MLflow client, versions 3 and 2, against the embedded store and S3."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ServerProcess
+from tests.stores import BUCKET
+
+CLIENT = Path(__file__).with_name("mlflow_client.py")
+
+
+def python_with(version: str) -> str:
+    """A Python that has this MLflow."""
+    if version == "2":
+        found = os.environ.get("STEPSTREAM_TEST_MLFLOW2")
+        if found:
+            return found
+    try:
+        installed = importlib.metadata.version("mlflow")
+    except importlib.metadata.PackageNotFoundError:
+        installed = "none"
+    if not installed.startswith(version + "."):
+        where = "in the Python named by STEPSTREAM_TEST_MLFLOW2" if version == "2" else "(the extra `frameworks`)"
+        pytest.skip(f"MLflow {version} is not installed {where}: its client was left out")
+    return sys.executable
+
+
+@pytest.mark.parametrize("store", ["embedded", "s3"])
+@pytest.mark.parametrize("version", ["3", "2"])
+def test_the_unmodified_client_logs_lists_and_downloads_files_and_a_model(
+    request: pytest.FixtureRequest,
+    server_factory: Callable[..., ServerProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    version: str,
+    store: str,
+) -> None:
+    python = python_with(version)
+    options: tuple[str, ...] = ()
+    if store == "s3":
+        for name, value in request.getfixturevalue("s3_environment").items():
+            monkeypatch.setenv(name, value)
+        options = ("--artifact-root", f"s3://{BUCKET}/{os.urandom(4).hex()}")
+    server = server_factory(*options)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
+    environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+    done = subprocess.run(
+        [python, str(CLIENT), server.url, str(tmp_path)], env=environ, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:] + server.log.read_text()[-2000:]
+    run_id = done.stdout.split()[-1]
+    with urllib.request.urlopen(f"{server.url}/v1/runs/{run_id}/artifacts?recursive=1") as response:
+        files = {file["path"]: file["size"] for file in json.loads(response.read())["files"]}
+    # One tree, whoever looks.
+    assert files["x.txt"] == files["sub/dir/x.txt"] == 5
+    assert files["large/big.bin"] == 23 * 2**20
