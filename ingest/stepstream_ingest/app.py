@@ -28,6 +28,7 @@ from stepstream_ingest.mlflow.artifacts import MlflowArtifactRoutes
 from stepstream_ingest.mlflow.service import Slices, add_mlflow
 from stepstream_ingest.read.history import History
 from stepstream_ingest.read.routes import ReadRoutes
+from stepstream_ingest.registry.store import Registry
 from stepstream_ingest.retention.routes import RetentionRoutes
 from stepstream_ingest.retention.store import Retention
 from stepstream_ingest.tracking.experiments import Experiments
@@ -80,6 +81,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
             experiments=Experiments(database),
             runs=Runs(database),
             models=LoggedModels(database),
+            registry=Registry(database),
             history=History(readers),
             retention=retention,
             manifest=manifest,

@@ -39,6 +39,15 @@ class Fields:
             raise missing(self._path + name)
         return value
 
+    def number_as_text(self, name: str) -> str:
+        """What is text, but may come as a number."""
+        value = self._get(name)
+        if value is None or value == "":
+            raise missing(self._path + name)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise self._wrong(name, value)
+        return str(value)
+
     def integer(self, name: str, default: int | None = None) -> int:
         """An int64, which may come as text."""
         value = self._get(name)

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from stepstream_ingest import filters
 from stepstream_ingest.artifacts.manifest import Manifest, checked_directory
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.filters import Order
 from stepstream_ingest.mlflow import pages
 from stepstream_ingest.mlflow.artifacts import children
 from stepstream_ingest.mlflow.fields import Fields, experiment_number, missing, model_uuid, run_uuid
 from stepstream_ingest.mlflow.router import Router
-from stepstream_ingest.tracking import filters
 from stepstream_ingest.tracking.experiments import Experiments
-from stepstream_ingest.tracking.filters import Order
 from stepstream_ingest.tracking.models import LoggedModel, LoggedModels
 
 DEFAULT_PAGE: Final = 50

@@ -11,9 +11,11 @@ from stepstream_ingest.artifacts.manifest import Manifest
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.mlflow.experiments import ExperimentCalls
 from stepstream_ingest.mlflow.models import ModelCalls
+from stepstream_ingest.mlflow.registry import RegistryCalls
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.runs import RunCalls
 from stepstream_ingest.read.history import History
+from stepstream_ingest.registry.store import Registry
 from stepstream_ingest.retention.store import Retention
 from stepstream_ingest.tracking.experiments import Experiments
 from stepstream_ingest.tracking.models import LoggedModels
@@ -38,6 +40,7 @@ class Slices:
     experiments: Experiments
     runs: Runs
     models: LoggedModels
+    registry: Registry
     history: History
     retention: Retention
     manifest: Manifest
@@ -55,6 +58,7 @@ def add_mlflow(app: web.Application, slices: Slices) -> None:
         retention=slices.retention,
         manifest=slices.manifest,
     ).add_to(router)
+    RegistryCalls(slices.registry, slices.models, slices.experiments).add_to(router)
     ModelCalls(slices.experiments, slices.models, slices.manifest).add_to(router)
     for prefix in PREFIXES:
         app.router.add_get(f"{prefix}/3.0/mlflow/server-info", _server_info)

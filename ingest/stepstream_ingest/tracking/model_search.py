@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stepstream_ingest.tracking.filters import Comparison, Order, bad
+from stepstream_ingest.filters import Comparison, Order, bad, text_test
 
 TEXTS: Final = {
     "name": "m.name",
@@ -95,20 +95,6 @@ def _status(one: Comparison) -> Comparison:
     if not isinstance(one.value, str) or one.value not in STATUSES or one.operator not in ("=", "!="):
         raise bad(f"a status is compared by = or != with one of {', '.join(STATUSES)}")
     return Comparison(one.entity, one.key, one.operator, STATUSES[one.value])
-
-
-def text_test(column: str, one: Comparison, parameter: Any) -> str:
-    """A comparison of a text column."""
-    match one.operator:
-        case "=" | "!=":
-            return f"{column} {'<>' if one.operator == '!=' else '='} {parameter(one.value)}::text"
-        case "LIKE" | "ILIKE":
-            return f"{column} {one.operator} {parameter(one.value)}::text"
-        case "IN":
-            return f"{column} = ANY({parameter(list(one.value or ()))}::text[])"  # type: ignore[arg-type]
-        case "NOT IN":
-            return f"{column} <> ALL({parameter(list(one.value or ()))}::text[])"  # type: ignore[arg-type]
-    raise bad(f"{one.operator} cannot be asked here")
 
 
 def _order(one: Order) -> str:

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 from stepstream_ingest.database import Database
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.filters import Comparison, Order
 from stepstream_ingest.tracking import rules
-from stepstream_ingest.tracking.filters import Comparison, Order
 from stepstream_ingest.tracking.model_search import compile_search
 from stepstream_schema import sql
 from stepstream_schema.run_names import run_name

@@ -3,6 +3,7 @@
 metrics.loss < 0.5 AND params.`lora rank` = '16' AND tags.env IN ('a', 'b') AND attributes.name LIKE 'x%'
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal, TypeAlias
@@ -111,6 +112,20 @@ def parse_order(text: str) -> Order:
 def bad(message: str) -> ApiError:
     """The filter cannot be meant."""
     return ApiError(400, "INVALID_PARAMETER_VALUE", message)
+
+
+def text_test(column: str, one: Comparison, parameter: Callable[[Any], str]) -> str:
+    """A comparison of a text column."""
+    match one.operator:
+        case "=" | "!=":
+            return f"{column} {'<>' if one.operator == '!=' else '='} {parameter(one.value)}::text"
+        case "LIKE" | "ILIKE":
+            return f"{column} {one.operator} {parameter(one.value)}::text"
+        case "IN":
+            return f"{column} = ANY({parameter(list(one.value or ()))}::text[])"  # type: ignore[arg-type]
+        case "NOT IN":
+            return f"{column} <> ALL({parameter(list(one.value or ()))}::text[])"  # type: ignore[arg-type]
+    raise bad(f"{one.operator} cannot be asked here")
 
 
 @cache

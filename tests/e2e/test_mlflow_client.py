@@ -1,4 +1,4 @@
-"""The real MLflow client, versions 3 and 2, against the embedded store and S3."""
+"""The real MLflow client, versions 3 and 2: artifacts in the embedded store and S3, and the registry."""
 
 import importlib.metadata
 import json
@@ -13,8 +13,6 @@ import pytest
 
 from tests.servers import ServerProcess
 from tests.stores import BUCKET
-
-CLIENT = Path(__file__).with_name("mlflow_client.py")
 
 
 def python_with(version: str) -> str:
@@ -31,6 +29,22 @@ def python_with(version: str) -> str:
         where = "in the Python named by STEPSTREAM_TEST_MLFLOW2" if version == "2" else "(the extra `frameworks`)"
         pytest.skip(f"MLflow {version} is not installed {where}: its client was left out")
     return sys.executable
+
+
+def run_client(python: str, script: str, server: ServerProcess, *arguments: str) -> str:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
+    environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+    command = [python, str(Path(__file__).with_name(script)), server.url, *arguments]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:] + server.log.read_text()[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("version", ["3", "2"])
+def test_the_unmodified_client_registers_stages_aliases_and_loads_models(
+    server_factory: Callable[..., ServerProcess], version: str
+) -> None:
+    assert "all is well" in run_client(python_with(version), "mlflow_registry.py", server_factory())
 
 
 @pytest.mark.parametrize("store", ["embedded", "s3"])
@@ -50,13 +64,7 @@ def test_the_unmodified_client_logs_lists_and_downloads_files_and_a_model(
             monkeypatch.setenv(name, value)
         options = ("--artifact-root", f"s3://{BUCKET}/{os.urandom(4).hex()}")
     server = server_factory(*options)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
-    environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-    done = subprocess.run(
-        [python, str(CLIENT), server.url, str(tmp_path)], env=environ, capture_output=True, text=True, timeout=150
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:] + server.log.read_text()[-2000:]
-    run_id = done.stdout.split()[-1]
+    run_id = run_client(python, "mlflow_client.py", server, str(tmp_path)).split()[-1]
     with urllib.request.urlopen(f"{server.url}/v1/runs/{run_id}/artifacts?recursive=1") as response:
         files = {file["path"]: file["size"] for file in json.loads(response.read())["files"]}
     # One tree, whoever looks.

@@ -1,0 +1,322 @@
+"""MLflow's model registry endpoints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from stepstream_ingest import filters
+from stepstream_ingest.errors import ApiError
+from stepstream_ingest.mlflow import pages
+from stepstream_ingest.mlflow.fields import Fields, model_uuid, run_uuid
+from stepstream_ingest.mlflow.router import Router
+from stepstream_ingest.registry import rules
+from stepstream_ingest.registry.store import Registry
+from stepstream_ingest.registry.values import Model, Version
+from stepstream_ingest.tracking.experiments import Experiments
+from stepstream_ingest.tracking.models import LoggedModel, LoggedModels
+
+MODELS_PAGE: Final = (100, 1000)
+"""Default and most."""
+VERSIONS_PAGE: Final = (200_000, 200_000)
+VERSIONS_TAG: Final = "mlflow.modelVersions"
+"""On a logged model: the versions that it became."""
+
+
+class RegistryCalls:
+    """Translates to the slice `registry`, and asks `tracking` where a model comes from."""
+
+    def __init__(self, registry: Registry, models: LoggedModels, experiments: Experiments) -> None:
+        self._registry = registry
+        self._models = models
+        self._experiments = experiments
+
+    def add_to(self, router: Router) -> None:
+        """Register the endpoints."""
+        router.post("registered-models/create", self.create)
+        router.get("registered-models/get", self.get)
+        router.post("registered-models/rename", self.rename)
+        router.add("PATCH", "registered-models/update", self.describe)
+        router.add("DELETE", "registered-models/delete", self.delete)
+        router.get("registered-models/search", self.search)
+        for add in (router.get, router.post):
+            add("registered-models/get-latest-versions", self.latest)
+        router.post("registered-models/set-tag", self.set_tag)
+        router.add("DELETE", "registered-models/delete-tag", self.delete_tag)
+        router.post("registered-models/alias", self.set_alias)
+        router.add("DELETE", "registered-models/alias", self.delete_alias)
+        router.get("registered-models/alias", self.by_alias)
+        router.post("model-versions/create", self.create_version)
+        router.get("model-versions/get", self.version)
+        router.add("PATCH", "model-versions/update", self.describe_version)
+        router.add("DELETE", "model-versions/delete", self.delete_version)
+        router.post("model-versions/transition-stage", self.set_stage)
+        router.get("model-versions/search", self.search_versions)
+        router.get("model-versions/get-download-uri", self.download_uri)
+        router.post("model-versions/set-tag", self.set_version_tag)
+        router.add("DELETE", "model-versions/delete-tag", self.delete_version_tag)
+
+    async def create(self, said: Fields) -> Mapping[str, Any]:
+        """A new model."""
+        name = said.required_text("name")
+        await self._registry.create(name, said.text("description", ""), dict(said.pairs("tags")))
+        return {"registered_model": _model(await self._registry.get(name))}
+
+    async def get(self, said: Fields) -> Mapping[str, Any]:
+        """One model."""
+        return {"registered_model": _model(await self._registry.get(said.required_text("name")))}
+
+    async def rename(self, said: Fields) -> Mapping[str, Any]:
+        """A new name."""
+        new_name = said.required_text("new_name")
+        await self._registry.rename(said.required_text("name"), new_name)
+        return {"registered_model": _model(await self._registry.get(new_name))}
+
+    async def describe(self, said: Fields) -> Mapping[str, Any]:
+        """A new description."""
+        name = said.required_text("name")
+        await self._registry.describe(name, said.text("description", ""))
+        return {"registered_model": _model(await self._registry.get(name))}
+
+    async def delete(self, said: Fields) -> Mapping[str, Any]:
+        """The model with its versions."""
+        await self._registry.delete(said.required_text("name"))
+        return {}
+
+    async def search(self, said: Fields) -> Mapping[str, Any]:
+        """A page of models."""
+        default, most = MODELS_PAGE
+        limit = _limit(said, default, most)
+        if limit == 0:
+            return {}
+        text, orders = said.text("filter", ""), [filters.parse_order(one) for one in said.texts("order_by")]
+        offset = pages.offset(said.text("page_token", ""), (text, orders))
+        found = await self._registry.search(filters.parse(text), orders, limit=limit + 1, offset=offset)
+        answer = {"registered_models": [_model(one) for one in found[:limit]]} if found else {}
+        return answer | _next(len(found) > limit, offset + limit, (text, orders))
+
+    async def latest(self, said: Fields) -> Mapping[str, Any]:
+        """The newest version of each stage, or of some."""
+        stages = [rules.stage(one) for one in said.texts("stages")]
+        model = await self._registry.get(said.required_text("name"))
+        found = [_version(one) for one in model.latest if not stages or one.stage in stages]
+        return {"model_versions": found} if found else {}
+
+    async def set_tag(self, said: Fields) -> Mapping[str, Any]:
+        """A tag of a model."""
+        name, key = said.required_text("name"), said.required_text("key")
+        await self._registry.set_tag(name, key, said.text("value", ""))
+        return {}
+
+    async def delete_tag(self, said: Fields) -> Mapping[str, Any]:
+        """No tag."""
+        await self._registry.delete_tag(said.required_text("name"), said.required_text("key"))
+        return {}
+
+    async def set_alias(self, said: Fields) -> Mapping[str, Any]:
+        """An alias moves."""
+        name, alias = said.required_text("name"), said.required_text("alias")
+        await self._registry.set_alias(name, alias, _number(said))
+        return {}
+
+    async def delete_alias(self, said: Fields) -> Mapping[str, Any]:
+        """No alias."""
+        await self._registry.delete_alias(said.required_text("name"), said.required_text("alias"))
+        return {}
+
+    async def by_alias(self, said: Fields) -> Mapping[str, Any]:
+        """The version of an alias."""
+        found = await self._registry.by_alias(said.required_text("name"), said.required_text("alias"))
+        return {"model_version": _version(found)}
+
+    async def create_version(self, said: Fields) -> Mapping[str, Any]:
+        """The next version."""
+        name, source = said.required_text("name"), said.required_text("source")
+        origin = await self._origin(source, said.text("run_id", ""), said.text("model_id", ""))
+        version = await self._registry.create_version(
+            name,
+            source=source,
+            storage_location=origin.location,
+            run_id=origin.run_id,
+            model_id=origin.model.model_id if origin.model else None,
+            run_link=said.text("run_link", ""),
+            description=said.text("description", ""),
+            tags=dict(said.pairs("tags")),
+        )
+        if origin.model is not None:
+            await self._note_version(origin.model, version)
+        return {"model_version": _version(version)}
+
+    async def version(self, said: Fields) -> Mapping[str, Any]:
+        """One version."""
+        return {"model_version": _version(await self._version(said))}
+
+    async def describe_version(self, said: Fields) -> Mapping[str, Any]:
+        """A new description."""
+        await self._registry.describe_version(said.required_text("name"), _number(said), said.text("description", ""))
+        return {"model_version": _version(await self._version(said))}
+
+    async def delete_version(self, said: Fields) -> Mapping[str, Any]:
+        """The version with its aliases."""
+        await self._registry.delete_version(said.required_text("name"), _number(said))
+        return {}
+
+    async def set_stage(self, said: Fields) -> Mapping[str, Any]:
+        """A new stage."""
+        name, stage = said.required_text("name"), said.required_text("stage")
+        archive = said.flag("archive_existing_versions")
+        await self._registry.set_stage(name, _number(said), stage, archive_others=archive)
+        return {"model_version": _version(await self._version(said))}
+
+    async def search_versions(self, said: Fields) -> Mapping[str, Any]:
+        """A page of versions."""
+        default, most = VERSIONS_PAGE
+        limit = _limit(said, default, most)
+        if limit < 1:
+            raise rules.invalid(f"Invalid value for max_results. It must be a positive integer, but got {limit}")
+        text, orders = said.text("filter", ""), [filters.parse_order(one) for one in said.texts("order_by")]
+        offset = pages.offset(said.text("page_token", ""), (text, orders))
+        found = await self._registry.search_versions(filters.parse(text), orders, limit=limit + 1, offset=offset)
+        # As with MLflow, aliases are told by whoever asks for the version itself.
+        shown = [_version(one) | {"aliases": []} for one in found[:limit]]
+        return ({"model_versions": shown} if found else {}) | _next(len(found) > limit, offset + limit, (text, orders))
+
+    async def download_uri(self, said: Fields) -> Mapping[str, Any]:
+        """Where the files of a version are."""
+        found = await self._version(said)
+        return {"artifact_uri": found.storage_location or found.source}
+
+    async def set_version_tag(self, said: Fields) -> Mapping[str, Any]:
+        """A tag of a version."""
+        name, key = said.required_text("name"), said.required_text("key")
+        await self._registry.set_version_tag(name, _number(said), key, said.text("value", ""))
+        return {}
+
+    async def delete_version_tag(self, said: Fields) -> Mapping[str, Any]:
+        """No tag."""
+        await self._registry.delete_version_tag(said.required_text("name"), _number(said), said.required_text("key"))
+        return {}
+
+    async def _version(self, said: Fields) -> Version:
+        return await self._registry.version(said.required_text("name"), _number(said))
+
+    async def _origin(self, source: str, run_text: str, model_text: str) -> "_Origin":
+        """Where a source leads, and what it says of the run and the logged model."""
+        rules.check_source(source)
+        run_id = run_uuid(run_text) if run_text else None
+        scheme, _, rest = source.partition(":")
+        first, _, second = rest.strip("/").partition("/")
+        if scheme == "runs" and run_id is not None and first != run_id.hex:
+            raise rules.bad_source(source, f"it belongs to another run than run_id {run_id.hex}")
+        if scheme == "models" and first.startswith("m-"):
+            if model_text and model_text != first:
+                raise rules.bad_source(source, f"it is another model than model_id {model_text}")
+            return await self._of_logged_model(first, run_id)
+        if scheme == "models":
+            version = await self._referred(source, first, second)
+            model = await self._models.get(version.model_id) if version.model_id else None
+            return _Origin(version.storage_location or version.source, run_id or version.run_id, model)
+        if model_text:
+            origin = await self._of_logged_model(model_text, run_id)
+            return _Origin(source, origin.run_id, origin.model)
+        return _Origin(source, run_id, None)
+
+    async def _of_logged_model(self, text: str, run_id: UUID | None) -> "_Origin":
+        model = await self._models.get(model_uuid(text))
+        experiment = await self._experiments.get(model.experiment_id)
+        location = f"{experiment.artifact_location}/models/m-{model.model_id.hex}/artifacts"
+        return _Origin(location, run_id or model.source_run_id, model)
+
+    async def _referred(self, source: str, name: str, rest: str) -> Version:
+        """The version that `models:/name/3`, `models:/name/Production` or `models:/name@alias` means."""
+        if "@" in name:
+            before, _, alias = name.partition("@")
+            return await self._registry.by_alias(before, alias)
+        if rest.isdigit():
+            return await self._registry.version(name, int(rest))
+        if rest.lower() == "latest":
+            return await self._registry.by_alias(name, "latest")
+        stage = rules.stage(rest)
+        model = await self._registry.get(name)
+        found = next((one for one in model.latest if one.stage == stage), None)
+        if found is None:
+            raise rules.bad_source(source, f"no version of {name} is in stage {stage}")
+        return found
+
+    async def _note_version(self, model: LoggedModel, version: Version) -> None:
+        try:
+            noted = orjson.loads(model.tags.get(VERSIONS_TAG, "[]"))
+        except orjson.JSONDecodeError:
+            noted = []
+        noted = noted if isinstance(noted, list) else []
+        # The client writes the same entry after us, with the version as text: it must be equal to ours.
+        entry = {"name": version.name, "version": str(version.version)}
+        if entry not in noted:
+            await self._models.set_tags(model.model_id, {VERSIONS_TAG: orjson.dumps([*noted, entry]).decode()})
+
+
+class _Origin:
+    """Where the files of a version are, and what they come from."""
+
+    def __init__(self, location: str, run_id: UUID | None, model: LoggedModel | None) -> None:
+        self.location, self.run_id, self.model = location, run_id, model
+
+
+def _model(model: Model) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "name": model.name,
+        "creation_timestamp": model.created_at_ms,
+        "last_updated_timestamp": model.updated_at_ms,
+    }
+    if model.description:
+        said["description"] = model.description
+    if model.latest:
+        said["latest_versions"] = [_version(one) for one in model.latest]
+    if model.tags:
+        said["tags"] = [{"key": key, "value": value} for key, value in model.tags.items()]
+    if model.aliases:
+        said["aliases"] = [{"alias": alias, "version": str(number)} for alias, number in model.aliases.items()]
+    return said
+
+
+def _version(version: Version) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "name": version.name,
+        "version": str(version.version),
+        "creation_timestamp": version.created_at_ms,
+        "last_updated_timestamp": version.updated_at_ms,
+        "current_stage": version.stage,
+        "description": version.description,
+        "source": version.source,
+        "run_id": version.run_id.hex if version.run_id else "",
+        "status": "READY",
+        "run_link": version.run_link,
+    }
+    if version.model_id is not None:
+        said["model_id"] = f"m-{version.model_id.hex}"
+    if version.tags:
+        said["tags"] = [{"key": key, "value": value} for key, value in version.tags.items()]
+    return said | ({"aliases": list(version.aliases)} if version.aliases else {})
+
+
+def _number(said: Fields) -> int:
+    text = said.number_as_text("version")
+    if not text.isdigit() or len(text) > 9:
+        raise rules.invalid(f"Model version must be an integer, got '{text[:40]}'")
+    return int(text)
+
+
+def _limit(said: Fields, default: int, most: int) -> int:
+    limit = said.integer("max_results", default)
+    if not 0 <= limit <= most:
+        raise ApiError(
+            400,
+            "INVALID_PARAMETER_VALUE",
+            f"Invalid value for request parameter max_results. It must be at most {most}, but got value {limit}",
+        )
+    return limit
+
+
+def _next(more: bool, offset: int, question: Sequence[object]) -> dict[str, Any]:
+    return {"next_page_token": pages.token(offset, question)} if more else {}

@@ -1,0 +1,1 @@
+"""The model registry: models, their versions, stages, aliases and tags."""
