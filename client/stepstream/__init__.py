@@ -11,6 +11,7 @@ with stepstream.start_run(experiment="mnist") as run:
 from typing import TYPE_CHECKING, Any
 
 from stepstream.errors import (
+    ArtifactError,
     BadValue,
     ConfigurationError,
     QueryError,
@@ -19,7 +20,7 @@ from stepstream.errors import (
 )
 from stepstream.report import FinishReport, Lag, Stats
 from stepstream.run import Run
-from stepstream.start import start_run
+from stepstream.start import download_artifacts, start_run
 
 if TYPE_CHECKING:
     from stepstream.async_run import AsyncRun
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArtifactError",
     "AsyncRun",
     "BadValue",
     "ConfigurationError",
@@ -38,6 +40,7 @@ __all__ = [
     "Stats",
     "StepStreamError",
     "__version__",
+    "download_artifacts",
     "start_run",
 ]
 

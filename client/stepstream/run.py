@@ -69,7 +69,7 @@ class Run:
 
     def _open_writer(self) -> None:
         # From the system, not from `random`: the user's seed and fork() must not make two writers one.
-        self.writer = int.from_bytes(os.urandom(8), "big") >> 1 or 1
+        self.writer = int.from_bytes(os.urandom(8), "big") % limits.FIRST_SERVED_WRITER or 1
         self._pipeline: Pipeline | None = None
         self._sender: Sender | None = None
         self._uploader: Uploader | None = None

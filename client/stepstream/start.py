@@ -52,3 +52,22 @@ def start_run(
     run.log_params(params or {})
     run.set_tags(tags or {})
     return run
+
+
+def download_artifacts(
+    run_id: str,
+    artifact_path: str = "",
+    dst_path: str | Path = ".",
+    *,
+    tracking_uri: str | None = None,
+    token: str | None = None,
+) -> Path:
+    """Fetch a file of a run, or everything below a directory, into `dst_path`; where it lies then.
+
+    Ranges are fetched side by side, an interrupted download goes on where it was, and the SHA-256 is checked before a
+    file gets its name. Raises ArtifactError, and ConfigurationError for settings that cannot be meant.
+    """
+    from stepstream.artifacts.download import download
+
+    loaded = settings.load(os.environ, tracking_uri=tracking_uri, token=token)
+    return download(loaded, run_id, artifact_path, Path(dst_path))

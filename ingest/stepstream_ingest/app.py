@@ -41,6 +41,7 @@ from stepstream_ingest.write.admission import Admission
 from stepstream_ingest.write.commit import Committer
 from stepstream_ingest.write.queue import CommitQueue
 from stepstream_ingest.write.routes import FrameRoutes
+from stepstream_ingest.write.served import Served
 from stepstream_schema import limits, paths
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -77,12 +78,12 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     add_mlflow(
         app,
         Slices(
-            tracking=tracking,
             experiments=Experiments(database),
             runs=Runs(database),
             models=LoggedModels(database),
             registry=Registry(database),
             history=History(readers),
+            served=Served(queue, admission, compaction.delay_s),
             retention=retention,
             manifest=manifest,
         ),

@@ -43,6 +43,9 @@ MAX_NAME_CHARS: Final = 500
 MAX_HEARTBEAT_S: Final = 86_400
 """A promise to be heard once a day is the longest that still tells a lost run from a quiet one."""
 
+FIRST_SERVED_WRITER: Final = 2**63 - 2**32
+"""Writers from here on are the servers' own: what came by MLflow's protocol, where points that are equal are one."""
+
 CURSOR_WINDOW_FRAMES: Final = 16_384
 """How far beyond a writer's contiguous mark a frame may arrive: 2 KB of bitmap at the very worst."""
 

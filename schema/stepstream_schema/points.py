@@ -69,3 +69,36 @@ def in_steps(points: Points, start: int | None, end: int | None) -> Points:
     low = 0 if start is None else int(np.searchsorted(points.steps, start, "left"))
     high = len(points) if end is None else int(np.searchsorted(points.steps, end, "right"))
     return points.take(slice(low, max(low, high)))
+
+
+def distinct(points: Points) -> Points:
+    """Points in canonical order, each once: equal are those of one step, time and value, and any two NaN."""
+    if len(points) < 2 or is_strictly_ordered(points.steps, points.times_ms):
+        return points
+    values = points.values
+    same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
+    same &= (points.steps[1:] == points.steps[:-1]) & (points.times_ms[1:] == points.times_ms[:-1])
+    return points if not same.any() else points.take(np.concatenate([[True], ~same]))
+
+
+def without(points: Points, others: Points) -> Points:
+    """The distinct points that are not among `others`, both in canonical order."""
+    known = distinct(others)
+    both = joined([known, distinct(points)])
+    order = np.lexsort(
+        (
+            np.arange(len(both)) >= len(known),
+            ~np.isnan(both.values),
+            np.where(np.isnan(both.values), -np.inf, both.values),
+            both.times_ms,
+            both.steps,
+        )
+    )
+    ordered = both.take(order)
+    values = ordered.values
+    same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
+    same &= (ordered.steps[1:] == ordered.steps[:-1]) & (ordered.times_ms[1:] == ordered.times_ms[:-1])
+    new = order >= len(known)
+    # An equal point of the others comes right before its twin.
+    new[1:] &= ~same
+    return ordered.take(new)

@@ -279,6 +279,30 @@ def test_metrics_go_on_while_the_store_is_away_and_the_rest_is_named_and_deliver
     assert RUN in note.read_text()
 
 
+MEMORY = """
+import resource, sys, time
+import stepstream
+run = stepstream.start_run(tracking_uri=sys.argv[1], run_id=sys.argv[2])
+run.log({"x": 1.0}, step=0)
+run.log_text("warm", "warm.txt").wait(60)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+source = open(sys.argv[3], "rb") if sys.argv[4] == "stream" else sys.argv[3]
+handle = run.log_artifact(source, "big/stream.bin" if sys.argv[4] == "stream" else "big")
+assert handle.wait(120), handle.errors
+run.finish()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("way", ["file", "stream"])
+def test_memory_stays_bounded_whatever_the_size_of_a_file(server, tmp_path, way):
+    write(tmp_path / "big.bin", 400 * 2**20)
+    command = [sys.executable, "-c", MEMORY, server.url, RUN, str(tmp_path / "big.bin"), way]
+    grown_kib = int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=150).stdout)
+    assert grown_kib < 64 * 1024
+    assert stepstream.download_artifacts(RUN, "big", tmp_path / "down", tracking_uri=server.url).is_dir()
+
+
 def test_the_command_line_lists_fetches_sends_and_removes(server, tmp_path):
     body = write(tmp_path / "dir" / "a.bin", 1000)
     write(tmp_path / "dir" / "b" / "c.txt", 10)

@@ -1,4 +1,4 @@
-"""The real MLflow client, versions 3 and 2: artifacts in the embedded store and S3, and the registry."""
+"""The real MLflow client, versions 3 and 2: tracking, the registry, and artifacts in the embedded store and S3."""
 
 import importlib.metadata
 import json
@@ -45,6 +45,13 @@ def test_the_unmodified_client_registers_stages_aliases_and_loads_models(
     server_factory: Callable[..., ServerProcess], version: str
 ) -> None:
     assert "all is well" in run_client(python_with(version), "mlflow_registry.py", server_factory())
+
+
+@pytest.mark.parametrize("version", ["3", "2"])
+def test_the_unmodified_client_tracks_searches_and_logs_by_itself(
+    server_factory: Callable[..., ServerProcess], version: str
+) -> None:
+    assert "all is well" in run_client(python_with(version), "mlflow_tracking.py", server_factory())
 
 
 @pytest.mark.parametrize("store", ["embedded", "s3"])

@@ -26,6 +26,8 @@ class Group:
     rank: int | None
     attempt: int
     """Packed."""
+    served: bool = False
+    """What came by MLflow's protocol: points that are equal count once."""
     writers: Sequence[int] = ()
     frames: int = 0
     points: int = 0

@@ -8,11 +8,13 @@ from uuid import UUID
 
 from stepstream_ingest.compact.backlog import Backlog, Group
 from stepstream_ingest.compact.chunk_rows import COLUMNS, Written, encode_block
-from stepstream_ingest.compact.gather import Block, Gathering
+from stepstream_ingest.compact.gather import Block, Gathering, regrouped
 from stepstream_ingest.database import Connection, Database, stream_copy
 from stepstream_ingest.errors import DatabaseAway
 from stepstream_schema import chunk, sql
 from stepstream_schema import frame as wire
+from stepstream_schema import points as ordered
+from stepstream_schema.points import Points
 from stepstream_schema.records import Unknown
 
 PASS_POINTS: Final = 1_600_000
@@ -20,6 +22,8 @@ PASS_POINTS: Final = 1_600_000
 PASS_FRAMES: Final = 4096
 OUT_OF_ORDER_LOOSE: Final = 4
 """A chunk that overlaps older ones makes every reader of it merge: it counts as so many small ones."""
+SERVED: Final = "mlflow"
+"""The context of series that came by MLflow's protocol."""
 KNOWN_GROUPS: Final = 256
 """Groups whose series numbers are remembered; forgetting one costs a query."""
 
@@ -40,7 +44,7 @@ class Compactor:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sql = sql.queries("compact")
-        self._known: dict[tuple[UUID, int, int], dict[str, int]] = {}
+        self._known: dict[tuple[UUID, int, int, str], dict[str, int]] = {}
 
     async def backlog(self) -> Backlog:
         """What waits now. Raises DatabaseAway."""
@@ -54,7 +58,7 @@ class Compactor:
                 return await self._compact(connection, group)
         except BaseException:
             # Numbers of series that were given out in a transaction that failed do not exist.
-            self._known.pop(_name(group), None)
+            self._known.pop((*_name(group), _context(group)), None)
             raise
 
     async def _compact(self, connection: Connection, group: Group) -> Pass | None:
@@ -66,7 +70,7 @@ class Compactor:
         )
         # In the order of their writers, so that what was logged in order is found in order.
         rows = sorted(rows, key=lambda row: (row["writer"], row["seq"]))
-        blocks, unknown = await asyncio.to_thread(_gathered, [row["body"] for row in rows])
+        blocks, unknown = await asyncio.to_thread(_gathered, [row["body"] for row in rows], once=group.served)
         kept = [rows[place] for place in unknown]
         if kept:
             columns = [[row[name] for row in kept] for name in ("writer", "seq", "body")]
@@ -74,12 +78,35 @@ class Compactor:
         size = sum(len(row["body"]) for row in rows)
         frames = len(rows)
         del rows, kept
+        if group.served:
+            blocks = await self._news(connection, group, blocks)
         chunks = points = 0
         while blocks:
             block = blocks.pop()
             points += block.values.size
             chunks += await self._store(connection, group, block)
         return Pass(frames=frames, points=points, bytes=size, chunks=chunks)
+
+    async def _news(self, connection: Connection, group: Group, blocks: Sequence[Block]) -> list[Block]:
+        """The points of the blocks that no chunk has yet."""
+        news: list[tuple[str, Points]] = []
+        fresh: list[Block] = []
+        for block in blocks:
+            numbers = await self._numbers(connection, group, block.keys)
+            first = (int(block.steps[0]), int(block.times_ms[0]))
+            last = (int(block.steps[-1]), int(block.times_ms[-1]))
+            rows = await connection.fetch(self._sql["overlapping_chunks"], group.run_id, numbers, *first, *last)
+            if not rows:
+                fresh.append(block)
+                continue
+            there: dict[int, list[Points]] = {}
+            for row in rows:
+                there.setdefault(row["series_id"], []).append(chunk.decode(row["body"]))
+            for key, number, values in zip(block.keys, numbers, block.values, strict=True):
+                mine = Points(steps=block.steps, times_ms=block.times_ms, values=values)
+                known = ordered.canonical(ordered.joined(there.get(number, [])))
+                news.append((key, ordered.without(mine, known)))
+        return fresh + regrouped((key, points) for key, points in news if len(points))
 
     async def _store(self, connection: Connection, group: Group, block: Block) -> int:
         numbers = await self._numbers(connection, group, block.keys)
@@ -93,17 +120,18 @@ class Compactor:
 
     async def _numbers(self, connection: Connection, group: Group, keys: Sequence[str]) -> list[int]:
         run_id, rank, attempt = _name(group)
-        known = self._known.setdefault((run_id, rank, attempt), {})
+        context = _context(group)
+        known = self._known.setdefault((run_id, rank, attempt, context), {})
         while len(self._known) > KNOWN_GROUPS:
             self._known.pop(next(iter(self._known)))
         missing = [key for key in keys if key not in known]
         if missing:
             await connection.execute(self._sql["lock_series_of_run"], run_id)
-            found = await connection.fetch(self._sql["find_series"], run_id, rank, attempt, missing)
+            found = await connection.fetch(self._sql["find_series"], run_id, rank, attempt, missing, context)
             known.update((row["key"], row["series_id"]) for row in found)
             new = [key for key in missing if key not in known]
             if new:
-                made = await connection.fetch(self._sql["create_series"], run_id, rank, attempt, new)
+                made = await connection.fetch(self._sql["create_series"], run_id, rank, attempt, new, context)
                 known.update((row["key"], row["series_id"]) for row in made)
         return [known[key] for key in keys]
 
@@ -112,9 +140,13 @@ def _name(group: Group) -> tuple[UUID, int, int]:
     return group.run_id, -1 if group.rank is None else group.rank, group.attempt
 
 
-def _gathered(bodies: Sequence[bytes]) -> tuple[list[Block], list[int]]:
+def _context(group: Group) -> str:
+    return SERVED if group.served else ""
+
+
+def _gathered(bodies: Sequence[bytes], *, once: bool) -> tuple[list[Block], list[int]]:
     """The series in these frames, and which of the frames hold records that are not known here."""
-    gathering = Gathering()
+    gathering = Gathering(once=once)
     unknown = []
     for place, body in enumerate(bodies):
         frame = wire.decode(body)

@@ -31,6 +31,8 @@ class Gathering:
     Law: `blocks` hold every point of every frame that was added, once, and each key in one block.
     """
 
+    once: bool = False
+    """Points that are equal count once."""
     _matrices: dict[tuple[str, ...], list[Matrix]] = field(default_factory=dict)
     _parts: dict[str, list[Points]] = field(default_factory=dict)
 
@@ -57,7 +59,7 @@ class Gathering:
                 blocks.append(block)
             else:
                 self._split(keys, matrices)
-        return blocks + _regrouped(self._parts)
+        return blocks + regrouped((key, _whole(pieces, once=self.once)) for key, pieces in self._parts.items())
 
     def _keys_in_several_places(self) -> set[str]:
         seen = Counter(key for keys in self._matrices for key in keys)
@@ -90,10 +92,15 @@ def _in_order(block: Block) -> Block | None:
     return Block(keys=block.keys, steps=steps, times_ms=times, values=block.values[:, order])
 
 
-def _regrouped(parts: dict[str, list[Points]]) -> list[Block]:
+def _whole(pieces: list[Points], *, once: bool) -> Points:
+    points = ordered.canonical(ordered.joined(pieces))
+    return ordered.distinct(points) if once else points
+
+
+def regrouped(series: Iterable[tuple[str, Points]]) -> list[Block]:
+    """Series in as few blocks as they share steps and times."""
     groups: dict[tuple[bytes, bytes], list[tuple[str, Points]]] = {}
-    for key, pieces in parts.items():
-        points = ordered.canonical(ordered.joined(pieces))
+    for key, points in series:
         groups.setdefault((points.steps.tobytes(), points.times_ms.tobytes()), []).append((key, points))
     return [block_of(members) for members in groups.values()]
 

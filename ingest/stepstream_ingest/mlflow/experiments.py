@@ -1,11 +1,17 @@
 """MLflow's experiment endpoints."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+from stepstream_ingest import filters
+from stepstream_ingest.mlflow import pages
 from stepstream_ingest.mlflow.fields import Fields, experiment_number
 from stepstream_ingest.mlflow.router import Router
+from stepstream_ingest.mlflow.values import view_type
+from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.experiments import Experiment, Experiments
+
+MAX_PAGE: Final = 50_000
 
 
 class ExperimentCalls:
@@ -19,6 +25,8 @@ class ExperimentCalls:
         router.post("experiments/create", self.create)
         router.get("experiments/get", self.get)
         router.get("experiments/get-by-name", self.get_by_name)
+        for add in (router.get, router.post):
+            add("experiments/search", self.search)
         router.post("experiments/delete", self.delete)
         router.post("experiments/restore", self.restore)
         router.post("experiments/update", self.update)
@@ -38,6 +46,19 @@ class ExperimentCalls:
     async def get_by_name(self, said: Fields) -> Mapping[str, Any]:
         """One by its name."""
         return {"experiment": _experiment(await self._experiments.by_name(said.required_text("experiment_name")))}
+
+    async def search(self, said: Fields) -> Mapping[str, Any]:
+        """A page of the experiments that fit a filter."""
+        limit = said.integer("max_results", 0)
+        if not 1 <= limit <= MAX_PAGE:
+            raise rules.invalid(f"Invalid value {limit} for parameter 'max_results': it lies between 1 and {MAX_PAGE}")
+        text, orders = said.text("filter", ""), [filters.parse_order(one) for one in said.texts("order_by")]
+        stage = view_type(said, "view_type")
+        offset = pages.offset(said.text("page_token", ""), (text, orders, stage))
+        found = await self._experiments.search(filters.parse(text), orders, stage=stage, limit=limit + 1, offset=offset)
+        answer: dict[str, Any] = {"experiments": [_experiment(one) for one in found[:limit]]} if found else {}
+        more = len(found) > limit
+        return answer | ({"next_page_token": pages.token(offset + limit, (text, orders, stage))} if more else {})
 
     async def delete(self, said: Fields) -> Mapping[str, Any]:
         """Deleted, with its runs."""

@@ -1,47 +1,45 @@
 """MLflow's run endpoints."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
+from stepstream_ingest import filters
 from stepstream_ingest.artifacts.manifest import Manifest, checked_directory
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.mlflow import pages
 from stepstream_ingest.mlflow.artifacts import children
 from stepstream_ingest.mlflow.fields import Fields, experiment_number, missing, model_uuid
-from stepstream_ingest.mlflow.latest import latest
 from stepstream_ingest.mlflow.router import Router
-from stepstream_ingest.read.history import History
+from stepstream_ingest.mlflow.values import spoken_value, view_type
 from stepstream_ingest.retention.store import Retention
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.experiments import Experiments
-from stepstream_ingest.tracking.runs import Dataset, Runs
-from stepstream_ingest.tracking.store import TrackingStore
+from stepstream_ingest.tracking.runs import Dataset, Run, Runs
 from stepstream_schema.records import RUN_STATUSES
 
 STATUS_NUMBERS: Final = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
+DEFAULT_PAGE: Final = 1000
+MAX_PAGE: Final = 50_000
 MODEL_FIELDS: Final = frozenset({"artifact_path", "flavors", "utc_time_created", "run_id"})
 
 
 class RunCalls:
-    """Translates to the slices `tracking`, `read`, `retention` and `artifacts`."""
+    """Translates to the slices `tracking`, `retention` and `artifacts`."""
 
     def __init__(
         self,
         *,
-        tracking: TrackingStore,
         experiments: Experiments,
         runs: Runs,
-        history: History,
         retention: Retention,
         manifest: Manifest,
     ) -> None:
-        self._tracking = tracking
         self._experiments = experiments
         self._runs = runs
-        self._history = history
         self._retention = retention
         self._manifest = manifest
 
@@ -49,6 +47,7 @@ class RunCalls:
         """Register the endpoints."""
         router.post("runs/create", self.create)
         router.get("runs/get", self.get)
+        router.post("runs/search", self.search)
         router.post("runs/update", self.update)
         router.post("runs/delete", self.delete)
         router.post("runs/restore", self.restore)
@@ -118,9 +117,9 @@ class RunCalls:
         run_id = said.run_id()
         datasets = [_dataset(one) for one in said.items("datasets")]
         models = [(model_uuid(one.required_text("model_id")), 0) for one in said.items("models")]
-        found = await self._tracking.run(run_id)
+        found = await self._runs.get(run_id)
         if datasets:
-            await self._runs.log_datasets(run_id, found["experiment_id"], datasets)
+            await self._runs.log_datasets(run_id, found.experiment_id, datasets)
         if models:
             await self._runs.log_models(run_id, "input", models)
         return {}
@@ -154,25 +153,38 @@ class RunCalls:
         files = await children(self._manifest, run_id, path, full_paths=True)
         return {"root_uri": run["info"]["artifact_uri"]} | ({"files": files} if files else {})
 
+    async def search(self, said: Fields) -> Mapping[str, Any]:
+        """A page of the runs that fit a filter."""
+        numbers = [experiment_number(text) for text in said.texts("experiment_ids")]
+        limit = said.integer("max_results", DEFAULT_PAGE)
+        if not 1 <= limit <= MAX_PAGE:
+            raise rules.invalid(f"Invalid value {limit} for parameter 'max_results': it lies between 1 and {MAX_PAGE}")
+        text, orders = said.text("filter", ""), [filters.parse_order(one) for one in said.texts("order_by")]
+        stage = view_type(said, "run_view_type")
+        question = (numbers, text, orders, stage)
+        offset = pages.offset(said.text("page_token", ""), question)
+        ids = await self._runs.search(numbers, filters.parse(text), orders, stage=stage, limit=limit + 1, offset=offset)
+        found = [spoken(run) for run in await self._runs.many(ids[:limit])]
+        answer: dict[str, Any] = {"runs": found} if found else {}
+        return answer | ({"next_page_token": pages.token(offset + limit, question)} if len(ids) > limit else {})
+
     async def _run(self, run_id: UUID) -> Mapping[str, Any]:
-        found = await self._tracking.run(run_id)
-        experiment = await self._experiments.get(found["experiment_id"])
-        answer: dict[str, Any] = {
-            "info": _info(found, experiment.artifact_location),
-            "data": _data(found, latest(await self._history.series(run_id))),
-        }
-        datasets = (await self._runs.datasets([run_id]))[run_id]
-        models = (await self._runs.models([run_id]))[run_id]
-        inputs: dict[str, Any] = {}
-        if datasets:
-            inputs["dataset_inputs"] = [_dataset_input(one) for one in datasets]
-        read = [{"model_id": f"m-{model.hex}"} for direction, model, _ in models if direction == "input"]
-        made = [
-            {"model_id": f"m-{model.hex}", "step": step} for direction, model, step in models if direction == "output"
-        ]
-        if read:
-            inputs["model_inputs"] = read
-        return answer | {"inputs": inputs} | ({"outputs": {"model_outputs": made}} if made else {})
+        return spoken(await self._runs.get(run_id))
+
+
+def spoken(run: Run) -> dict[str, Any]:
+    """A run as MLflow writes it."""
+    answer: dict[str, Any] = {"info": _info(run), "data": _data(run)}
+    inputs: dict[str, Any] = {}
+    if run.datasets:
+        inputs["dataset_inputs"] = [_dataset_input(one) for one in run.datasets]
+    read = [{"model_id": f"m-{model.hex}"} for direction, model, _ in run.models if direction == "input"]
+    if read:
+        inputs["model_inputs"] = read
+    made = [
+        {"model_id": f"m-{model.hex}", "step": step} for direction, model, step in run.models if direction == "output"
+    ]
+    return answer | {"inputs": inputs} | ({"outputs": {"model_outputs": made}} if made else {})
 
 
 def _status(said: Fields) -> str | None:
@@ -186,29 +198,32 @@ def _status(said: Fields) -> str | None:
         return name if name in RUN_STATUSES or name == "SCHEDULED" else None
 
 
-def _info(run: Mapping[str, Any], location: str) -> dict[str, Any]:
-    run_id = run["run_id"]
+def _info(run: Run) -> dict[str, Any]:
+    run_id = run.run_id.hex
     info = {
         "run_uuid": run_id,
         "run_id": run_id,
-        "run_name": run["name"],
-        "experiment_id": str(run["experiment_id"]),
-        "user_id": run["user_id"],
-        "status": run["status"],
-        "start_time": run["start_time_ms"] or 0,
-        "artifact_uri": f"{location}/{run_id}/artifacts",
-        "lifecycle_stage": run["lifecycle_stage"],
+        "run_name": run.name,
+        "experiment_id": str(run.experiment_id),
+        "user_id": run.user_id,
+        "status": run.status,
+        "start_time": run.start_time_ms or 0,
+        "artifact_uri": f"{run.artifact_location}/{run_id}/artifacts",
+        "lifecycle_stage": run.lifecycle_stage,
     }
-    return info | ({"end_time": run["end_time_ms"]} if run["end_time_ms"] is not None else {})
+    return info | ({"end_time": run.end_time_ms} if run.end_time_ms is not None else {})
 
 
-def _data(run: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _data(run: Run) -> dict[str, Any]:
     data: dict[str, Any] = {}
-    if metrics:
-        data["metrics"] = list(metrics)
-    for name in ("params", "tags"):
-        if run[name]:
-            data[name] = [{"key": key, "value": value} for key, value in run[name].items()]
+    if run.metrics:
+        data["metrics"] = [
+            {"key": one.key, "value": spoken_value(one.value), "timestamp": one.time_ms, "step": one.step}
+            for one in run.metrics
+        ]
+    for name, said in (("params", run.params), ("tags", run.tags)):
+        if said:
+            data[name] = [{"key": key, "value": value} for key, value in said.items()]
     return data
 
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from stepstream_ingest.artifacts.manifest import Manifest
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.mlflow.experiments import ExperimentCalls
+from stepstream_ingest.mlflow.metrics import MetricCalls
 from stepstream_ingest.mlflow.models import ModelCalls
 from stepstream_ingest.mlflow.registry import RegistryCalls
 from stepstream_ingest.mlflow.router import Router
@@ -20,7 +21,7 @@ from stepstream_ingest.retention.store import Retention
 from stepstream_ingest.tracking.experiments import Experiments
 from stepstream_ingest.tracking.models import LoggedModels
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.tracking.store import TrackingStore
+from stepstream_ingest.write.served import Served
 
 SERVER_INFO: Final[Mapping[str, Any]] = {
     "store_type": "SqlStore",
@@ -36,12 +37,12 @@ PREFIXES: Final = ("/api", "/ajax-api")
 class Slices:
     """What the protocol is translated to."""
 
-    tracking: TrackingStore
     experiments: Experiments
     runs: Runs
     models: LoggedModels
     registry: Registry
     history: History
+    served: Served
     retention: Retention
     manifest: Manifest
 
@@ -51,13 +52,12 @@ def add_mlflow(app: web.Application, slices: Slices) -> None:
     router = Router(app)
     ExperimentCalls(slices.experiments).add_to(router)
     RunCalls(
-        tracking=slices.tracking,
         experiments=slices.experiments,
         runs=slices.runs,
-        history=slices.history,
         retention=slices.retention,
         manifest=slices.manifest,
     ).add_to(router)
+    MetricCalls(served=slices.served, runs=slices.runs, history=slices.history).add_to(router)
     RegistryCalls(slices.registry, slices.models, slices.experiments).add_to(router)
     ModelCalls(slices.experiments, slices.models, slices.manifest).add_to(router)
     for prefix in PREFIXES:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -31,6 +31,8 @@ SNAPSHOT_S: Final = 600.0
 """A snapshot that is held longer keeps deleted frames from being reclaimed; whoever reads so slowly asks in parts."""
 MAX_ANSWER_POINTS: Final = 2_000_000
 """Points of one answer that is not streamed: 48 MB as columns."""
+LayerName: TypeAlias = tuple[int, int, bool]
+"""Rank, attempt, and whether it came by MLflow's protocol."""
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -135,16 +137,14 @@ class _Reader:
 
     async def metrics(self, wanted: Sequence[Wanted], window: Window) -> list[Metric]:
         """The layers of each metric."""
-        found: list[dict[tuple[int, int], Layer]] = [{} for _ in wanted]
+        found: list[dict[LayerName, Layer]] = [{} for _ in wanted]
         await self._chunks(wanted, window, found)
         await self._frames(wanted, window, found)
         return [
             Metric(one, sight.in_order_of_sight(layers.values())) for one, layers in zip(wanted, found, strict=True)
         ]
 
-    async def _chunks(
-        self, wanted: Sequence[Wanted], window: Window, found: list[dict[tuple[int, int], Layer]]
-    ) -> None:
+    async def _chunks(self, wanted: Sequence[Wanted], window: Window, found: list[dict[LayerName, Layer]]) -> None:
         rows = await self._connection.fetch(
             self._sql["wanted_series"],
             [one.run_id for one in wanted],
@@ -155,7 +155,8 @@ class _Reader:
         owners: dict[tuple[UUID, int], list[Layer]] = {}
         for row in rows:
             layer = found[row["place"] - 1].setdefault(
-                (row["rank"], row["attempt"]), Layer(rank=row["rank"], attempt=row["attempt"])
+                (row["rank"], row["attempt"], row["served"]),
+                Layer(rank=row["rank"], attempt=row["attempt"], served=row["served"]),
             )
             owners.setdefault((row["run_id"], row["series_id"]), []).append(layer)
         rows = await self._connection.fetch(
@@ -169,13 +170,11 @@ class _Reader:
             for layer in owners[row["run_id"], row["series_id"]]:
                 layer.chunks.append(chunk)
 
-    async def _frames(
-        self, wanted: Sequence[Wanted], window: Window, found: list[dict[tuple[int, int], Layer]]
-    ) -> None:
+    async def _frames(self, wanted: Sequence[Wanted], window: Window, found: list[dict[LayerName, Layer]]) -> None:
         by_run: dict[UUID, list[int]] = {}
         for place, one in enumerate(wanted):
             by_run.setdefault(one.run_id, []).append(place)
-        parts: dict[tuple[int, int, int], list[Points]] = {}
+        parts: dict[tuple[int, int, int, bool], list[Points]] = {}
         cursor = self._connection.cursor(
             self._sql["wanted_frames"], list(by_run), list({one.key for one in wanted}), prefetch=FRAMES_PER_FETCH
         )
@@ -191,10 +190,12 @@ class _Reader:
             frame = wire.decode(row["body"])
             for place in asked:
                 for points in _of_key(frame, wanted[place].key):
-                    parts.setdefault((place, rank, attempt), []).append(points)
-        for (place, rank, attempt), pieces in parts.items():
-            layer = found[place].setdefault((rank, attempt), Layer(rank=rank, attempt=attempt))
+                    parts.setdefault((place, rank, attempt, row["served"]), []).append(points)
+        for (place, rank, attempt, served), pieces in parts.items():
+            new = Layer(rank=rank, attempt=attempt, served=served)
+            layer = found[place].setdefault((rank, attempt, served), new)
             loose = ordered.canonical(ordered.joined(pieces))
+            loose = ordered.distinct(loose) if served else loose
             layer.loose = ordered.in_steps(loose, window.start, window.end)
 
     async def buckets(self, metrics: Sequence[Metric], window: Window, axis: view.Axis) -> list[tuple[Wanted, Buckets]]:
@@ -250,9 +251,9 @@ class _Reader:
             for piece in cluster.pieces:
                 if piece.chunk is None:
                     assert piece.loose is not None
-                    parts.append((piece.layer, piece.loose))
+                    parts.append((piece, piece.loose))
                 else:
-                    parts.append((piece.layer, _opened(piece.chunk, stored[piece.chunk.chunk_id])))
+                    parts.append((piece, _opened(piece.chunk, stored[piece.chunk.chunk_id])))
             opened.append(parts[0][1] if len(parts) == 1 else sight.seen(parts))
         return opened
 

@@ -56,6 +56,8 @@ class Layer:
     """-1 where the writer has no rank."""
     attempt: int
     """Packed."""
+    served: bool = False
+    """What came by MLflow's protocol: points that are equal count once."""
     chunks: list[Chunk] = field(default_factory=list)
     loose: Points = ordered.NONE
     """In canonical order."""
@@ -72,6 +74,8 @@ class Piece:
     last: tuple[int, int]
     chunk: Chunk | None
     loose: Points | None
+    served: bool
+    """Points that are equal count once: pieces that meet at one place are decided together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class Cluster:
 
 def in_order_of_sight(layers: Iterable[Layer]) -> list[Layer]:
     """The lowest rank first, of one rank the newest attempt first."""
-    return sorted(layers, key=lambda layer: (layer.rank, -layer.attempt))
+    return sorted(layers, key=lambda layer: (layer.rank, -layer.attempt, layer.served))
 
 
 def clusters(layers: Sequence[Layer]) -> list[Cluster]:
@@ -121,7 +125,9 @@ class _Growing:
         if piece.first[0] != self.reach[0]:
             return piece.first[0] < self.reach[0]
         # Within one layer a step may go on in the next chunk; between layers a step is decided for one of them.
-        return self._layers() != {piece.layer} or piece.first < self.reach
+        if self._layers() != {piece.layer}:
+            return True
+        return piece.first <= self.reach if piece.served else piece.first < self.reach
 
     def take(self, *pieces: Piece) -> None:
         self.pieces += pieces
@@ -143,14 +149,15 @@ def _pieces(layers: Sequence[Layer]) -> list[Piece]:
             if not any(cover.hides(chunk) for cover in covers):
                 ints = chunk.summary.ints
                 first, last = (int(ints[0, 0]), int(ints[1, 0])), (int(ints[2, 0]), int(ints[3, 0]))
-                pieces.append(Piece(number, first, last, chunk, None))
-        pieces += _loose_pieces(number, layer.loose, edges)
+                pieces.append(Piece(number, first, last, chunk, None, layer.served))
+        pieces += _loose_pieces(number, layer, edges)
         covers += _covers(layer.chunks)
     return pieces
 
 
-def _loose_pieces(number: int, loose: Points, edges: npt.NDArray[np.int64]) -> list[Piece]:
+def _loose_pieces(number: int, layer: Layer, edges: npt.NDArray[np.int64]) -> list[Piece]:
     """Cut where chunks begin, so that late points open only the chunks they fall into."""
+    loose = layer.loose
     if not len(loose):
         return []
     cuts = np.unique(np.concatenate([[0], np.searchsorted(loose.steps, edges), [len(loose)]])).tolist()
@@ -158,7 +165,7 @@ def _loose_pieces(number: int, loose: Points, edges: npt.NDArray[np.int64]) -> l
     for start, end in itertools.pairwise(cuts):
         part = loose.take(slice(start, end))
         first = (int(part.steps[0]), int(part.times_ms[0]))
-        pieces.append(Piece(number, first, (int(part.steps[-1]), int(part.times_ms[-1])), None, part))
+        pieces.append(Piece(number, first, (int(part.steps[-1]), int(part.times_ms[-1])), None, part, layer.served))
     return pieces
 
 
@@ -191,8 +198,15 @@ def _covers(chunks: Sequence[Chunk]) -> list[_Cover]:
     return covers
 
 
-def seen(parts: Sequence[tuple[int, Points]]) -> Points:
-    """The points of overlapping pieces, each with its layer: at each step those of the first layer that has it."""
+def seen(pieces: Sequence[tuple[Piece, Points]]) -> Points:
+    """The points of overlapping pieces: at each step those of the first layer that has it."""
+    parts = [(piece.layer, points) for piece, points in pieces if not piece.served]
+    served: dict[int, list[Points]] = {}
+    for piece, points in pieces:
+        if piece.served:
+            served.setdefault(piece.layer, []).append(points)
+    for number, own in served.items():
+        parts.append((number, ordered.distinct(ordered.canonical(ordered.joined(own)))))
     whole = ordered.joined([points for _, points in parts])
     layer = np.concatenate([np.full(len(points), number) for number, points in parts])
     if len({number for number, _ in parts}) > 1:

@@ -1,12 +1,15 @@
 """Experiments in the database: made, renamed, tagged, deleted and restored with their runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stepstream_ingest.database import Database
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.filters import Comparison, Order
 from stepstream_ingest.tracking import rules
+from stepstream_ingest.tracking.experiment_search import compile_search
+from stepstream_ingest.tracking.run_search import Stage
 from stepstream_schema import sql
 
 
@@ -66,6 +69,14 @@ class Experiments:
             state = f"Current state is {found.lifecycle_stage}."
             raise rules.invalid(f"The experiment {experiment_id} must be in the 'active' state. {state}")
         return found
+
+    async def search(
+        self, filters: Sequence[Comparison], orders: Sequence[Order], *, stage: Stage, limit: int, offset: int
+    ) -> list[Experiment]:
+        """A page of the experiments that fit."""
+        query = compile_search(filters, orders, stage=stage, limit=limit, offset=offset)
+        rows = await self._database.fetch(query.sql, *query.arguments)
+        return [await self.get(row["experiment_id"]) for row in rows]
 
     async def rename(self, experiment_id: int, name: str) -> None:
         """A new name."""

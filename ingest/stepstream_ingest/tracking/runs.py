@@ -11,7 +11,9 @@ import orjson
 
 from stepstream_ingest.database import Connection, Database
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.filters import Comparison, Order
 from stepstream_ingest.tracking import rules
+from stepstream_ingest.tracking.run_search import Stage, compile_search
 from stepstream_schema import limits, sql
 from stepstream_schema.run_names import run_name
 
@@ -31,6 +33,38 @@ class Dataset:
     profile: str
     tags: Mapping[str, str]
     """Of this use, such as mlflow.data.context."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latest:
+    """The latest value of a metric."""
+
+    key: str
+    value: float
+    step: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run with all that is known of it."""
+
+    run_id: UUID
+    experiment_id: int
+    name: str
+    user_id: str
+    status: str
+    start_time_ms: int | None
+    end_time_ms: int | None
+    lifecycle_stage: str
+    artifact_location: str
+    """Of its experiment."""
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Sequence[Latest]
+    datasets: Sequence[Dataset]
+    models: Sequence[tuple[str, UUID, int]]
+    """(direction, model, step)"""
 
 
 class Runs:
@@ -58,6 +92,51 @@ class Runs:
             await connection.execute(self._sql["new_run"], run_id, experiment_id, name, user, start_time_ms)
             await self._tag(connection, run_id, said)
         return run_id
+
+    async def get(self, run_id: UUID) -> Run:
+        """One run, be it deleted."""
+        found = await self.many([run_id])
+        if not found:
+            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id.hex} not found")
+        return found[0]
+
+    async def many(self, run_ids: Sequence[UUID]) -> list[Run]:
+        """Runs by their ids, in that order."""
+        ids = list(run_ids)
+        rows = {row["run_id"]: dict(row) for row in await self._database.fetch(self._sql["runs_by_ids"], ids)}
+        params = _by_run(await self._database.fetch(self._sql["params_of_runs"], ids))
+        tags = _by_run(await self._database.fetch(self._sql["tags_of_runs"], ids))
+        metrics: dict[UUID, list[Latest]] = {}
+        for row in await self._database.fetch(self._sql["latest_of_runs"], ids):
+            said = {name: row[name] for name in ("key", "value", "step", "time_ms")}
+            metrics.setdefault(row["run_id"], []).append(Latest(**said))
+        datasets, models = await self.datasets(ids), await self.models(ids)
+        return [
+            Run(
+                **rows[run_id],
+                params=params.get(run_id, {}),
+                tags=tags.get(run_id, {}),
+                metrics=metrics.get(run_id, []),
+                datasets=datasets[run_id],
+                models=models[run_id],
+            )
+            for run_id in ids
+            if run_id in rows
+        ]
+
+    async def search(
+        self,
+        experiment_ids: Sequence[int],
+        filters: Sequence[Comparison],
+        orders: Sequence[Order],
+        *,
+        stage: Stage,
+        limit: int,
+        offset: int,
+    ) -> list[UUID]:
+        """The ids of a page of the runs that fit."""
+        query = compile_search(experiment_ids, filters, orders, stage=stage, limit=limit, offset=offset)
+        return [row["run_id"] for row in await self._database.fetch(query.sql, *query.arguments)]
 
     async def update(
         self, run_id: UUID, *, status: str | None, end_time_ms: int | None, ends: bool, name: str | None
@@ -180,3 +259,10 @@ class Runs:
             keys = sorted(tags)
             values = [tags[key] for key in keys]
             await connection.execute(self._sql["log_tags"], run_id, keys, values, now, next(self._numbers))
+
+
+def _by_run(rows: Sequence[Any]) -> dict[UUID, dict[str, str]]:
+    found: dict[UUID, dict[str, str]] = {}
+    for row in rows:
+        found.setdefault(row["run_id"], {})[row["key"]] = row["value"]
+    return found

@@ -69,6 +69,12 @@ class FrameRoutes:
         refusals: list[Refusal] = []
         for index, data in enumerate(frames):
             candidate, refusal = validate(index, data, received_at_us)
+            if candidate is not None and candidate.writer >= limits.FIRST_SERVED_WRITER:
+                # Stored, it would be taken for points that count once.
+                candidate, refusal = (
+                    None,
+                    Refusal(index=index, code="invalid", message="this writer is the server's own"),
+                )
             if refusal is not None:
                 refusals.append(refusal)
             if candidate is not None:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepstream_ingest.read import layers as sight
-from stepstream_ingest.read.layers import Chunk, Layer
+from stepstream_ingest.read.layers import Chunk, Layer, Piece
 from stepstream_schema import buckets
 from stepstream_schema.points import Points, canonical
 
@@ -70,7 +70,7 @@ def test_late_points_open_only_the_chunks_they_fall_into():
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=10), min_size=1, max_size=4))
 def test_at_each_step_the_first_layer_that_has_it_is_seen(layers):
     parts = [(number, points(steps, float(number))) for number, steps in enumerate(layers)]
-    shown = sight.seen(parts)
+    shown = sight.seen([(Piece(number, (0, 0), (0, 0), None, points, False), points) for number, points in parts])
     expected = [
         (step, float(min(number for number, own in enumerate(layers) if step in own)))
         for step in sorted({step for own in layers for step in own})

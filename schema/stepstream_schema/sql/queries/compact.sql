@@ -2,11 +2,11 @@
 
 -- name: backlog
 -- What waits, by group. The size of a body is in its pointer: none is opened for this.
-SELECT run_id, rank, attempt, array_agg(DISTINCT writer) AS writers, count(*) AS frames, sum(points)::bigint AS points,
+SELECT run_id, rank, attempt, writer >= 9223372032559808512 AS served, array_agg(DISTINCT writer) AS writers, count(*) AS frames, sum(points)::bigint AS points,
     sum(octet_length(body))::bigint AS bytes,
     extract(epoch FROM clock_timestamp() - min(received_at))::float8 AS age_s
 FROM frames
-GROUP BY run_id, rank, attempt
+GROUP BY run_id, rank, attempt, writer >= 9223372032559808512
 
 -- name: try_lock_group
 -- Whether this transaction may compact the group; no other does until it ends.
@@ -38,12 +38,12 @@ SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 1))
 -- name: find_series
 -- The numbers of series by name.
 SELECT key, series_id FROM series
-WHERE run_id = $1 AND rank = $2 AND attempt = $3 AND context = '' AND key = ANY ($4::text[])
+WHERE run_id = $1 AND rank = $2 AND attempt = $3 AND context = $5 AND key = ANY ($4::text[])
 
 -- name: create_series
 -- Series that do not exist yet, numbered after those that do.
-INSERT INTO series (run_id, series_id, key, rank, attempt)
-SELECT $1, (SELECT coalesce(max(series_id), 0) FROM series WHERE run_id = $1) + place, key, $2, $3
+INSERT INTO series (run_id, series_id, key, rank, attempt, context)
+SELECT $1, (SELECT coalesce(max(series_id), 0) FROM series WHERE run_id = $1) + place, key, $2, $3, $5
 FROM unnest($4::text[]) WITH ORDINALITY AS named (key, place)
 RETURNING key, series_id
 
@@ -97,6 +97,13 @@ SELECT s.series_id
 FROM series AS s JOIN runs AS r USING (run_id)
 WHERE s.run_id = $1 AND s.rank = $2 AND s.attempt = $3 AND s.loose > 1 AND (s.loose >= $4 OR r.status <> 'RUNNING')
 ORDER BY s.series_id LIMIT $5
+
+-- name: overlapping_chunks
+-- Chunks of these series that hold something between two places, both included.
+SELECT series_id, body FROM chunks
+WHERE run_id = $1 AND series_id = ANY ($2::integer[]) AND body IS NOT NULL
+    AND first_step <= $5 AND (first_step, first_time_ms) <= ($5::bigint, $6::bigint)
+    AND (last_step, last_time_ms) >= ($3::bigint, $4::bigint)
 
 -- name: chunk_bounds
 -- Where the chunks of these series lie, in order.

@@ -31,14 +31,14 @@ SELECT run_id FROM runs WHERE run_id = ANY ($1::uuid[])
 
 -- name: wanted_frames
 -- Frames of these runs that hold one of these keys.
-SELECT f.run_id, coalesce(f.rank, -1) AS rank, f.attempt, f.body
+SELECT f.run_id, coalesce(f.rank, -1) AS rank, f.attempt, f.writer >= 9223372032559808512 AS served, f.body
 FROM frames AS f
 WHERE f.run_id = ANY ($1::uuid[]) AND f.keys && $2::text[]
 ORDER BY f.run_id, f.writer, f.seq
 
 -- name: wanted_series
 -- The series that were asked for: place is the question's number from 1. No rank or attempt means all of them.
-SELECT w.place, s.run_id, s.series_id, s.rank, s.attempt, s.first_step, s.last_step
+SELECT w.place, s.run_id, s.series_id, s.rank, s.attempt, s.context <> '' AS served, s.first_step, s.last_step
 FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::bigint[]) WITH ORDINALITY
     AS w (run_id, key, rank, attempt, place)
 JOIN series AS s ON s.run_id = w.run_id AND s.key = w.key AND s.points > 0

@@ -229,3 +229,30 @@ SELECT model_id, key, value FROM logged_model_params WHERE model_id = ANY($1::uu
 -- name: model_tags
 -- Tags of models.
 SELECT model_id, key, value FROM logged_model_tags WHERE model_id = ANY($1::uuid[]) ORDER BY model_id, key
+
+-- name: runs_by_ids
+-- Runs, with where their artifacts lie.
+SELECT r.run_id, r.experiment_id, r.name, r.user_id, r.status, r.start_time_ms, r.end_time_ms, r.lifecycle_stage,
+    coalesce(nullif(e.artifact_location, ''), 'mlflow-artifacts:/' || r.experiment_id) AS artifact_location
+FROM runs AS r JOIN experiments AS e USING (experiment_id) WHERE r.run_id = ANY($1::uuid[])
+
+-- name: params_of_runs
+-- Their params.
+SELECT run_id, key, value FROM params WHERE run_id = ANY($1::uuid[]) ORDER BY run_id, key
+
+-- name: tags_of_runs
+-- Their tags.
+SELECT run_id, key, value FROM tags WHERE run_id = ANY($1::uuid[]) AND value IS NOT NULL ORDER BY run_id, key
+
+-- name: latest_of_runs
+-- The latest value of each of their metrics: of the lowest rank's newest attempt the largest step, then time, then value.
+SELECT DISTINCT ON (run_id, key) run_id, key, value, step, time_ms
+FROM (
+    SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
+    FROM series AS s WHERE s.run_id = ANY($1::uuid[]) AND s.points > 0
+    UNION ALL
+    SELECT f.run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
+    FROM frames AS f, unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
+    WHERE f.run_id = ANY($1::uuid[])
+) AS part
+ORDER BY run_id, key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC

@@ -1,0 +1,190 @@
+"""MLflow's endpoints that log and read metrics."""
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+
+from stepstream_ingest.errors import ApiError
+from stepstream_ingest.mlflow import pages
+from stepstream_ingest.mlflow.fields import Fields, missing, model_uuid, run_uuid
+from stepstream_ingest.mlflow.router import Router
+from stepstream_ingest.mlflow.values import spoken_value
+from stepstream_ingest.read.history import History, Wanted, Window
+from stepstream_ingest.tracking import rules
+from stepstream_ingest.tracking.runs import Runs
+from stepstream_ingest.write.served import Point, Served
+from stepstream_schema.points import Points
+
+MAX_METRICS: Final = 1000
+MAX_PARAMS: Final = 100
+MAX_TAGS: Final = 100
+MAX_RUNS: Final = 100
+MAX_SAMPLES: Final = 2500
+DEFAULT_SAMPLES: Final = 320
+
+
+class MetricCalls:
+    """Translates to the slices `write`, `tracking` and `read`."""
+
+    def __init__(self, *, served: Served, runs: Runs, history: History) -> None:
+        self._served = served
+        self._runs = runs
+        self._history = history
+
+    def add_to(self, router: Router) -> None:
+        """Register the endpoints."""
+        router.post("runs/log-metric", self.log_metric)
+        router.post("runs/log-batch", self.log_batch)
+        router.get("metrics/get-history", self.get_history)
+        router.get("metrics/get-history-bulk", self.bulk)
+        router.get("metrics/get-history-bulk-interval", self.sampled)
+
+    async def log_metric(self, said: Fields) -> Mapping[str, Any]:
+        """One point."""
+        run_id, point = said.run_id(), _point(said)
+        if said.text("model_id", ""):
+            model_uuid(said.text("model_id"))
+        await self._runs.log(run_id, [], {})
+        await self._served.log(run_id, [point])
+        return {}
+
+    async def log_batch(self, said: Fields) -> Mapping[str, Any]:
+        """Metrics, params and tags: checked together, before anything is stored."""
+        run_id = said.run_id()
+        metrics, params, tags = said.items("metrics"), said.pairs("params"), said.pairs("tags")
+        _check_sizes(len(metrics), len(params), len(tags))
+        points = [_point(one) for one in metrics]
+        twice = sorted({key for key, _ in params if sum(key == other for other, _ in params) > 1})
+        if twice:
+            raise rules.invalid(
+                f"Duplicate parameter keys have been submitted: {twice}. Please ensure the request "
+                "contains only one param value per param key."
+            )
+        await self._runs.log(run_id, params, dict(tags))
+        await self._served.log(run_id, points)
+        return {}
+
+    async def get_history(self, said: Fields) -> Mapping[str, Any]:
+        """Every point of a metric, or a page of them, in the order of their times."""
+        run_id, key = said.run_id(), said.required_text("metric_key")
+        limit = said.integer("max_results", 0)
+        if said.has("max_results") and limit < 1:
+            raise rules.invalid(f"Invalid value {limit} for parameter 'max_results' supplied: it must be at least 1")
+        offset = pages.offset(said.text("page_token", ""), (run_id, key))
+        points = await self._points(run_id, key, Window())
+        order = np.lexsort((points.values, points.steps, points.times_ms))
+        end = offset + limit if limit else len(order)
+        answer: dict[str, Any] = {}
+        if len(order[offset:end]):
+            answer["metrics"] = _spoken(key, points.take(order[offset:end]))
+        if end < len(order):
+            answer["next_page_token"] = pages.token(end, (run_id, key))
+        return answer
+
+    async def bulk(self, said: Fields) -> Mapping[str, Any]:
+        """Points of one metric in several runs, as MLflow's page asks for them."""
+        run_ids, key = _run_ids(said), said.required_text("metric_key")
+        most = min(said.integer("max_results", 25_000), 25_000)
+        found: list[dict[str, Any]] = []
+        for run_id in run_ids:
+            points = await self._points(run_id, key, Window())
+            order = np.lexsort((points.values, points.steps, points.times_ms))
+            found += [one | {"run_id": run_id.hex} for one in _spoken(key, points.take(order))]
+        return {"metrics": found[:most]}
+
+    async def sampled(self, said: Fields) -> Mapping[str, Any]:
+        """Some points of one metric in several runs: the first, the last, and each bucket's extremes."""
+        run_ids, key = _run_ids(said), said.required_text("metric_key")
+        most = said.integer("max_results", DEFAULT_SAMPLES)
+        if not 1 <= most <= MAX_SAMPLES:
+            raise rules.invalid(f"max_results must be between 1 and {MAX_SAMPLES}, not {most}")
+        if said.has("start_step") != said.has("end_step"):
+            raise rules.invalid("If either start step or end step are specified, both must be specified.")
+        window = Window()
+        if said.has("start_step"):
+            start, end = said.integer("start_step"), said.integer("end_step")
+            if start > end:
+                raise rules.invalid(
+                    f"end_step must be greater than start_step. Found start_step={start} and end_step={end}."
+                )
+            window = Window(start=start, end=end)
+        found: list[dict[str, Any]] = []
+        for run_id in run_ids:
+            points = thinned(await self._points(run_id, key, window), most)
+            found += [one | {"run_id": run_id.hex} for one in _spoken(key, points)]
+        return {"metrics": found} if found else {}
+
+    async def _points(self, run_id: UUID, key: str, window: Window) -> Points:
+        return await self._history.points(Wanted(run_id=run_id, key=key, rank=None, attempt=None), window)
+
+
+def thinned(points: Points, most: int) -> Points:
+    """At most so many points, in order: the first, the last, and of each bucket between the smallest and largest.
+
+    MLflow takes every n-th, which loses a spike of one step.
+    """
+    count = len(points)
+    if count <= most:
+        return points
+    if most < 4:
+        return points.take(np.unique(np.linspace(0, count - 1, most).astype(np.intp)))
+    edges = np.linspace(1, count - 1, (most - 2) // 2 + 1).astype(np.intp)
+    kept = {0, count - 1}
+    for start, end in itertools.pairwise(edges):
+        if start < end:
+            values = points.values[start:end]
+            kept.add(int(start + np.argmin(np.where(np.isnan(values), np.inf, values))))
+            kept.add(int(start + np.argmax(np.where(np.isnan(values), -np.inf, values))))
+    return points.take(np.array(sorted(kept)))
+
+
+def _point(said: Fields) -> Point:
+    key = said.required_text("key")
+    rules.check_key(key, "metric")
+    value = said.number("value")
+    time_ms, step = said.integer("timestamp"), said.integer("step", 0)
+    if time_ms < 0:
+        raise rules.invalid(f"Got invalid timestamp {time_ms} for metric '{key}': it is milliseconds since the epoch")
+    # As MLflow keeps them; by StepStream's own client infinities stay what they are.
+    return key, step, time_ms, min(max(value, -sys.float_info.max), sys.float_info.max) if value == value else value
+
+
+def _check_sizes(metrics: int, params: int, tags: int) -> None:
+    for count, most, what in (
+        (metrics, MAX_METRICS, "metrics"),
+        (params, MAX_PARAMS, "params"),
+        (tags, MAX_TAGS, "tags"),
+    ):
+        if count > most:
+            raise rules.invalid(
+                f"A batch logging request can contain at most {most} {what}. Got {count} {what}. Please split up "
+                f"{what} across multiple requests and try again."
+            )
+    total = metrics + params + tags
+    if total > MAX_METRICS:
+        raise rules.invalid(
+            f"A batch logging request can contain at most {MAX_METRICS} metrics, params, and tags. Got {total}. "
+            "Please split them up across multiple requests and try again."
+        )
+
+
+def _spoken(key: str, points: Points) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "value": spoken_value(value), "timestamp": time_ms, "step": step}
+        for value, time_ms, step in zip(
+            points.values.tolist(), points.times_ms.tolist(), points.steps.tolist(), strict=True
+        )
+    ]
+
+
+def _run_ids(said: Fields) -> Sequence[UUID]:
+    texts = said.texts("run_ids") or said.texts("run_id")
+    if not texts:
+        raise missing("run_ids")
+    if len(texts) > MAX_RUNS:
+        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"at most {MAX_RUNS} runs can be asked for, not {len(texts)}")
+    return [run_uuid(text) for text in texts]

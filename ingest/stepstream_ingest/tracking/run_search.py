@@ -1,0 +1,213 @@
+"""Runs that fit a filter: from clauses to one parameterised query. Pure.
+
+The text of the query is put together from the pieces below; whatever came from outside is a parameter.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from stepstream_ingest.filters import Comparison, Order, bad, text_test
+
+Stage = Literal["active", "deleted", "all"]
+Parameter = Callable[[Any], str]
+
+ENTITIES: Final = {
+    **dict.fromkeys(("", "attribute", "attributes", "attr", "run"), "attribute"),
+    **dict.fromkeys(("metric", "metrics"), "metric"),
+    **dict.fromkeys(("param", "params", "parameter", "parameters"), "param"),
+    **dict.fromkeys(("tag", "tags"), "tag"),
+    **dict.fromkeys(("dataset", "datasets"), "dataset"),
+}
+TEXTS: Final = {
+    "run_id": "replace(r.run_id::text, '-', '')",
+    "run_name": "r.name",
+    "status": "r.status",
+    "user_id": "r.user_id",
+    "artifact_uri": "(coalesce(nullif(e.artifact_location, ''), 'mlflow-artifacts:/' || r.experiment_id) || '/' "
+    "|| replace(r.run_id::text, '-', '') || '/artifacts')",
+}
+NUMBERS: Final = {"start_time": "r.start_time_ms", "end_time": "r.end_time_ms"}
+ALIASES: Final = {
+    **dict.fromkeys(("run name", "Run name", "Run Name"), "run_name"),
+    **dict.fromkeys(("created", "Created"), "start_time"),
+}
+DATASETS: Final = {"name": "d.name", "digest": "d.digest", "context": "(u.tags ->> 'mlflow.data.context')"}
+TEXT_OPERATORS: Final = ("=", "!=", "LIKE", "ILIKE")
+NUMBER_OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
+LARGEST: Final = "1.7976931348623157e308::float8"
+STAGES: Final = {
+    "active": " AND r.lifecycle_stage = 'active'",
+    "deleted": " AND r.lifecycle_stage = 'deleted'",
+    "all": "",
+}
+
+LATEST: Final = """
+SELECT DISTINCT ON (run_id) run_id, value FROM (
+    SELECT s.run_id, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
+    FROM series AS s WHERE s.key = {key} AND s.points > 0 AND s.run_id IN (SELECT run_id FROM chosen)
+    UNION ALL
+    SELECT f.run_id, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
+    FROM frames AS f, unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
+    WHERE x.key = {key} AND f.run_id IN (SELECT run_id FROM chosen)
+) AS part
+ORDER BY run_id, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A statement and its parameters."""
+
+    sql: str
+    arguments: tuple[Any, ...]
+
+
+def compile_search(
+    experiment_ids: Sequence[int],
+    filters: Sequence[Comparison],
+    orders: Sequence[Order],
+    *,
+    stage: Stage,
+    limit: int,
+    offset: int,
+) -> Query:
+    """The ids of the runs of a page, in order. Raises ApiError."""
+    return _Search(experiment_ids).compile(filters, orders, stage, limit, offset)
+
+
+class _Search:
+    """One query while it is put together."""
+
+    def __init__(self, experiment_ids: Sequence[int]) -> None:
+        self._arguments: list[Any] = [list(experiment_ids)]
+        self._metrics: dict[str, str] = {}
+        """Which part of the query has the latest values of a key."""
+
+    def compile(
+        self, filters: Sequence[Comparison], orders: Sequence[Order], stage: Stage, limit: int, offset: int
+    ) -> Query:
+        cheap: list[str] = []
+        by_metric: list[str] = []
+        for one in filters:
+            (by_metric if _entity(one.entity) == "metric" else cheap).append(self._condition(one))
+        names = [(_entity(one.entity), ALIASES.get(one.key, one.key)) for one in orders]
+        if len(set(names)) < len(names):
+            raise bad("`order_by` contains duplicate fields")
+        keys = [key for one in orders for key in self._order(one)]
+        if ("attribute", "start_time") not in names:
+            keys.append("r.start_time_ms DESC NULLS LAST")
+        chosen = (
+            "chosen AS MATERIALIZED (SELECT r.*, e.artifact_location FROM runs AS r JOIN experiments AS e "
+            f"USING (experiment_id) WHERE r.experiment_id = ANY($1::bigint[]){STAGES[stage]}"
+            + "".join(f" AND {condition}" for condition in cheap)
+            + ")"
+        )
+        latest = [f"{name} AS ({LATEST.format(key=self._parameter(key))})" for key, name in self._metrics.items()]
+        joins = "".join(f" LEFT JOIN {name} ON {name}.run_id = r.run_id" for name in self._metrics.values())
+        where = f" WHERE {' AND '.join(by_metric)}" if by_metric else ""
+        sql = (
+            f"WITH {', '.join([chosen, *latest])} SELECT r.run_id FROM chosen AS r{joins}{where} "
+            f"ORDER BY {', '.join([*keys, 'r.run_id'])} LIMIT {self._parameter(limit)} OFFSET {self._parameter(offset)}"
+        )
+        # Within `chosen` the experiment is joined as e; behind it the location is the run's.
+        return Query(sql, tuple(self._arguments))
+
+    def _parameter(self, value: Any) -> str:
+        self._arguments.append(value)
+        return f"${len(self._arguments)}"
+
+    def _metric(self, key: str) -> str:
+        return self._metrics.setdefault(key, f"m{len(self._metrics)}")
+
+    def _condition(self, one: Comparison) -> str:
+        match _entity(one.entity):
+            case "metric":
+                return self._metric_condition(one)
+            case "param":
+                return self._text_of("params AS x WHERE x.run_id = r.run_id", one)
+            case "tag":
+                return self._text_of("tags AS x WHERE x.run_id = r.run_id AND x.value IS NOT NULL", one)
+            case "dataset":
+                return self._dataset(one)
+        return self._attribute(one)
+
+    def _metric_condition(self, one: Comparison) -> str:
+        if one.operator not in NUMBER_OPERATORS or not one.is_number:
+            raise bad(f"metrics are compared by {', '.join(NUMBER_OPERATORS)} with a number, unlike {one.key!r:.100}")
+        value = f"{self._metric(one.key)}.value"
+        limited = f"greatest(least({value}, {LARGEST}), -{LARGEST})"
+        test = f"{limited} {_sql(one.operator)} {self._parameter(float(one.value or 0))}::float8"  # type: ignore[arg-type]
+        # PostgreSQL puts NaN above all numbers, and MLflow lets it be equal to nothing; greatest() passes over null.
+        if one.operator == "!=":
+            return f"({value} = 'NaN' OR {value} IS NOT NULL AND {test})"
+        return f"({value} <> 'NaN' AND {test})"
+
+    def _text_of(self, rows: str, one: Comparison) -> str:
+        key = f"x.key = {self._parameter(one.key)}"
+        if one.operator == "IS NULL":
+            return f"NOT EXISTS (SELECT FROM {rows} AND {key})"
+        if one.operator == "IS NOT NULL":
+            return f"EXISTS (SELECT FROM {rows} AND {key})"
+        _check_text(one, TEXT_OPERATORS)
+        return f"EXISTS (SELECT FROM {rows} AND {key} AND {text_test('x.value', one, self._parameter)})"
+
+    def _dataset(self, one: Comparison) -> str:
+        if one.key not in DATASETS:
+            raise bad(f"Invalid dataset key {one.key!r:.60}; known are {', '.join(DATASETS)}")
+        _check_text(one, (*TEXT_OPERATORS, "IN", "NOT IN"))
+        test = text_test(DATASETS[one.key], one, self._parameter)
+        rows = "run_datasets AS u JOIN datasets AS d USING (dataset_id) WHERE u.run_id = r.run_id"
+        return f"EXISTS (SELECT FROM {rows} AND {test})"
+
+    def _attribute(self, one: Comparison) -> str:
+        key = ALIASES.get(one.key, one.key)
+        if key in NUMBERS:
+            if one.operator not in NUMBER_OPERATORS or not one.is_number:
+                raise bad(f"{key} is compared by {', '.join(NUMBER_OPERATORS)} with a number")
+            return f"{NUMBERS[key]} {_sql(one.operator)} {self._parameter(one.value)}::float8"
+        if key not in TEXTS:
+            raise bad(
+                f"Invalid attribute key '{one.key[:60]}' specified. Valid keys are {', '.join([*TEXTS, *NUMBERS])}"
+            )
+        _check_text(one, (*TEXT_OPERATORS, "IN", "NOT IN") if key == "run_id" else TEXT_OPERATORS)
+        return text_test(TEXTS[key], one, self._parameter)
+
+    def _order(self, one: Order) -> list[str]:
+        direction = "ASC" if one.ascending else "DESC"
+        match _entity(one.entity):
+            case "metric":
+                value = f"{self._metric(one.key)}.value"
+                return [f"{value} IS NULL", f"{value} = 'NaN'", f"{value} {direction}"]
+            case "param" | "tag" as entity:
+                key = self._parameter(one.key)
+                value = f"(SELECT x.value FROM {entity}s AS x WHERE x.run_id = r.run_id AND x.key = {key})"
+                return [f'{value} COLLATE "C" {direction} NULLS LAST']
+            case "attribute":
+                # Only `Run name` is an alias that cannot be ordered by.
+                key = ALIASES.get(one.key, one.key) if one.key in ("created", "Created") else one.key
+                known = TEXTS | NUMBERS | {"artifact_uri": TEXTS["artifact_uri"].replace("e.artifact", "r.artifact")}
+                if key in known:
+                    text = f'{known[key]} COLLATE "C"' if key in TEXTS else known[key]
+                    return [f"{text} {direction} NULLS LAST"]
+        raise bad(
+            f"Invalid order_by key {one.entity}.{one.key}; order by metrics, params, tags or an attribute of the run"
+        )
+
+
+def _entity(text: str) -> str:
+    found = ENTITIES.get(text)
+    if found is None:
+        raise bad(f"Invalid entity type '{text[:60]}'. Valid values are attribute, metric, parameter, tag, dataset")
+    return found
+
+
+def _check_text(one: Comparison, allowed: Sequence[str]) -> None:
+    if one.operator not in allowed:
+        raise bad(f"{one.key} is compared by {', '.join(allowed)}, not by {one.operator}")
+    if one.is_number:
+        raise bad(f"{one.key} is a text: its value is quoted, as in {one.key} = '{one.value}'")
+
+
+def _sql(operator: str) -> str:
+    return "<>" if operator == "!=" else operator

@@ -1,0 +1,101 @@
+"""Points that come by requests and carry no number: this worker frames them itself, as a writer of its own.
+
+They wait for the same group commits as everybody's frames. A request that is repeated stores its points again; of
+points that are equal, readers and compaction keep one.
+"""
+
+import asyncio
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+from uuid import UUID
+
+import numpy as np
+
+from stepstream_ingest import telemetry
+from stepstream_ingest.errors import ApiError
+from stepstream_ingest.write.admission import Admission
+from stepstream_ingest.write.candidate import validate
+from stepstream_ingest.write.queue import CommitQueue
+from stepstream_schema import frame as wire
+from stepstream_schema import limits
+from stepstream_schema.attempt import Attempt
+from stepstream_schema.records import Ragged
+
+MAX_RUNS: Final = 4096
+"""Runs whose next number is remembered; one that is forgotten goes on under another writer."""
+POINT_BYTES: Final = 64
+"""What one point counts for in the queue's bound."""
+RETRY_S: Final = 1
+
+Point: TypeAlias = tuple[str, int, int, float]
+"""(key, step, time in ms, value)"""
+
+
+@dataclass(slots=True)
+class _Writer:
+    writer: int
+    next_seq: int = 1
+
+
+class Served:
+    """Law: `log` returns after the commit that holds the points. Raises ApiError 429, DatabaseAway."""
+
+    def __init__(self, queue: CommitQueue, admission: Admission, delay_s: Callable[[], float | None]) -> None:
+        self._queue = queue
+        self._admission = admission
+        self._delay_s = delay_s
+        self._writers: OrderedDict[UUID, _Writer] = OrderedDict()
+
+    async def log(self, run_id: UUID, points: Sequence[Point]) -> None:
+        """Store points of a run."""
+        if not points:
+            return
+        delay, size = self._delay_s(), POINT_BYTES * len(points)
+        if delay is None or not self._admission.try_admit(size):
+            telemetry.REQUESTS_TURNED_AWAY.labels("queue full").inc()
+            raise ApiError(429, "REQUEST_LIMIT_EXCEEDED", "the server is behind; nothing of this is stored", RETRY_S)
+        try:
+            await asyncio.sleep(delay)
+            await self._commit(run_id, points)
+        finally:
+            self._admission.release(size)
+
+    async def _commit(self, run_id: UUID, points: Sequence[Point]) -> None:
+        writer = self._writers.setdefault(run_id, _Writer(_new_writer()))
+        self._writers.move_to_end(run_id)
+        while len(self._writers) > MAX_RUNS:
+            self._writers.popitem(last=False)
+        seq, writer.next_seq = writer.next_seq, writer.next_seq + 1
+        frame = wire.Frame(
+            run_id=run_id.hex, writer=writer.writer, seq=seq, rank=None, attempt=Attempt(), records=(_record(points),)
+        )
+        candidate, refusal = validate(0, wire.encode(frame), time.time_ns() // 1000)
+        if candidate is None or refusal is not None:
+            raise RuntimeError(f"a frame of our own was refused: {refusal}")
+        try:
+            await self._queue.submit([candidate])
+        except BaseException:
+            # Its number may never be stored: nobody waits for it, if its writer writes no more.
+            self._writers.pop(run_id, None)
+            raise
+        telemetry.POINTS.inc(len(points))
+
+
+def _record(points: Sequence[Point]) -> Ragged:
+    ordered = sorted(points, key=lambda point: point[0])
+    keys, counts = np.unique([key for key, _, _, _ in ordered], return_counts=True)
+    return Ragged(
+        keys=tuple(str(key) for key in keys),
+        counts=counts.astype(np.int64),
+        steps=np.array([step for _, step, _, _ in ordered], np.int64),
+        times_ms=np.array([time_ms for _, _, time_ms, _ in ordered], np.int64),
+        values=np.array([value for _, _, _, value in ordered], np.float64),
+    )
+
+
+def _new_writer() -> int:
+    return limits.FIRST_SERVED_WRITER + int.from_bytes(os.urandom(4), "big")
