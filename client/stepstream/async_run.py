@@ -1,13 +1,18 @@
 """The twin of Run for programs that own an event loop: what waits, waits without blocking the loop."""
 
 import asyncio
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from stepstream.report import FinishReport, Lag, Stats
 from stepstream.run import Run
 from stepstream.start import start_run
+
+if TYPE_CHECKING:
+    from stepstream.artifacts.handle import Upload
 
 
 class AsyncRun:
@@ -61,6 +66,24 @@ class AsyncRun:
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
         self._run.set_tags(tags)
+
+    async def log_artifact(
+        self, local: "str | os.PathLike[str] | IO[Any]", artifact_path: str | None = None
+    ) -> "Upload":
+        """Send a file to the run's artifacts, in the background; see `Run.log_artifact`."""
+        return await asyncio.to_thread(self._run.log_artifact, local, artifact_path)
+
+    async def log_artifacts(self, directory: "str | os.PathLike[str]", artifact_path: str | None = None) -> "Upload":
+        """Send every file below a directory, in the background; see `Run.log_artifacts`."""
+        return await asyncio.to_thread(self._run.log_artifacts, directory, artifact_path)
+
+    async def log_text(self, text: str, artifact_path: str) -> "Upload":
+        """Store a text as an artifact."""
+        return await asyncio.to_thread(self._run.log_text, text, artifact_path)
+
+    async def download_artifacts(self, path: str = "", destination: "str | os.PathLike[str]" = ".") -> Path:
+        """Fetch a file of this run, or everything below a directory; see `Run.download_artifacts`."""
+        return await asyncio.to_thread(self._run.download_artifacts, path, destination)
 
     async def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is durable; False when that takes more than `timeout` seconds."""

@@ -84,6 +84,11 @@ class Manifest:
             tag = await connection.execute(self._sql["remove"], owner, path)
         return int(tag.rpartition(" ")[2])
 
+    async def check_run(self, owner: UUID) -> None:
+        """Raise ApiError 404 where there is no such run."""
+        if not await self._database.fetch(self._sql["run_stage"], owner):
+            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"there is no run {owner.hex}")
+
     async def admit(self, owner: UUID) -> None:
         """Raise ApiError where nothing may be added to the run; make room for one that is not announced yet."""
         rows = await self._database.fetch(self._sql["run_stage"], owner)

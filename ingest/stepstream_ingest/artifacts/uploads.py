@@ -20,7 +20,9 @@ from stepstream_schema import limits, sql
 AT_ONCE: Final = 32
 """Questions to the store that one request asks side by side."""
 CARRIED_AT_ONCE: Final = 4
-"""Bodies that one worker carries to the store itself, each with one part in memory: 64 MiB."""
+"""Large bodies that one worker carries to the store itself, each with one part in memory: 64 MiB."""
+SMALL_BYTES: Final = 2**20
+"""What is smaller is carried at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +139,15 @@ class Uploads:
 
     async def carry(self, entry: Entry, body: AsyncIterator[bytes]) -> None:
         """List a file whose bytes come through this server, in constant memory; for clients that know no better way."""
-        async with self._carrying:
-            upload = Upload(
-                upload_id=_new_id(), entry=entry, sha256=None, parts_token=None, part_bytes=limits.PART_BYTES
-            )
-            await self._record([upload])
-            digest, size = await self._write(upload, body)
+        upload = Upload(upload_id=_new_id(), entry=entry, sha256=None, parts_token=None, part_bytes=limits.PART_BYTES)
+        await self._record([upload])
+        first, rest = await _beginning(body)
+        if rest:
+            # Only what is large waits its turn: a slow checkpoint must not hold up everybody's small files.
+            async with self._carrying:
+                digest, size = await self._write(upload, _after(first, body))
+        else:
+            digest, size = await self._write(upload, _after(first, body))
         await self._list(entry, upload.upload_id, size, digest, upload.upload_id)
 
     async def begin_parts(self, entry: Entry) -> Upload:
@@ -294,6 +299,22 @@ async def _gather(calls: Any) -> list[Any]:
             return await call
 
     return list(await asyncio.gather(*map(one, calls)))
+
+
+async def _beginning(body: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """The first bytes, and whether there may be more."""
+    first = bytearray()
+    async for piece in body:
+        first += piece
+        if len(first) >= SMALL_BYTES:
+            return bytes(first), True
+    return bytes(first), False
+
+
+async def _after(first: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in body:
+        yield piece
 
 
 def _upload(row: Any) -> Upload:
