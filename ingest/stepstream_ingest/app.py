@@ -79,7 +79,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
         app,
         Slices(
             experiments=Experiments(database),
-            runs=Runs(database),
+            runs=Runs(database, readers),
             models=LoggedModels(database),
             registry=Registry(database),
             history=History(readers),

@@ -89,11 +89,18 @@ class Database:
                     min_size=1,
                     max_size=self._max_connections,
                     command_timeout=COMMAND_TIMEOUT_S,
+                    reset=_as_it_is,
                     # A pooler in transaction mode, such as pgbouncer, loses prepared statements between transactions;
                     # asyncpg's own cache is what makes a group commit cheap, so such a DSN must say so itself.
                     server_settings={"application_name": "stepstream", "jit": "off"},
                 )
         return self._pool
+
+
+async def _as_it_is(_: Connection) -> None:
+    # No statement of ours outlives its transaction, which asyncpg ends itself: asking PostgreSQL to forget settings
+    # and locks would cost every short question a second one.
+    return None
 
 
 async def stream_copy(rows: Sequence[bytes]) -> AsyncIterator[bytes]:

@@ -16,7 +16,8 @@ from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.read.history import History, Wanted, Window
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.write.served import Point, Served
+from stepstream_ingest.write.served import Said, Served
+from stepstream_schema.columns import Float64s, Int64s
 from stepstream_schema.points import Points
 
 MAX_METRICS: Final = 1000
@@ -25,6 +26,8 @@ MAX_TAGS: Final = 100
 MAX_RUNS: Final = 100
 MAX_SAMPLES: Final = 2500
 DEFAULT_SAMPLES: Final = 320
+PLAIN: Final[Sequence[set[type]]] = ({str}, {float, int}, {int}, {int})
+"""Types of a key, a value, a time and a step that need no reading."""
 
 
 class MetricCalls:
@@ -45,26 +48,29 @@ class MetricCalls:
 
     async def log_metric(self, said: Fields) -> Mapping[str, Any]:
         """One point."""
-        run_id, point = said.run_id(), _point(said)
+        run_id, points = said.run_id(), one_by_one([said])
         if said.text("model_id", ""):
             model_uuid(said.text("model_id"))
-        await self._runs.log(run_id, [], {})
-        await self._served.log(run_id, [point])
+        await self._runs.check_writable(run_id)
+        await self._served.log(run_id, points)
         return {}
 
     async def log_batch(self, said: Fields) -> Mapping[str, Any]:
         """Metrics, params and tags: checked together, before anything is stored."""
         run_id = said.run_id()
-        metrics, params, tags = said.items("metrics"), said.pairs("params"), said.pairs("tags")
+        metrics, params, tags = said.sequence("metrics"), said.pairs("params"), said.pairs("tags")
         _check_sizes(len(metrics), len(params), len(tags))
-        points = [_point(one) for one in metrics]
+        points = at_once(metrics) or one_by_one(said.items("metrics"))
         twice = sorted({key for key, _ in params if sum(key == other for other, _ in params) > 1})
         if twice:
             raise rules.invalid(
                 f"Duplicate parameter keys have been submitted: {twice}. Please ensure the request "
                 "contains only one param value per param key."
             )
-        await self._runs.log(run_id, params, dict(tags))
+        if params or tags:
+            await self._runs.log(run_id, params, dict(tags))
+        else:
+            await self._runs.check_writable(run_id)
         await self._served.log(run_id, points)
         return {}
 
@@ -142,15 +148,47 @@ def thinned(points: Points, most: int) -> Points:
     return points.take(np.array(sorted(kept)))
 
 
-def _point(said: Fields) -> Point:
-    key = said.required_text("key")
-    rules.check_key(key, "metric")
-    value = said.number("value")
-    time_ms, step = said.integer("timestamp"), said.integer("step", 0)
-    if time_ms < 0:
-        raise rules.invalid(f"Got invalid timestamp {time_ms} for metric '{key}': it is milliseconds since the epoch")
+def at_once(metrics: Sequence[Any]) -> Said | None:
+    """The metrics of a batch as their client writes them, a column at a time; None for what needs a closer look."""
+    try:
+        keys = [one["key"] for one in metrics]
+        columns = [[one[name] for one in metrics] for name in ("value", "timestamp", "step")]
+    except (KeyError, TypeError):
+        return None
+    kinds = [set(map(type, column)) for column in (keys, *columns)]
+    if not metrics or not all(keys) or any(kind - allowed for kind, allowed in zip(kinds, PLAIN, strict=True)):
+        return None
+    for key in set(keys):
+        rules.check_key(key, "metric")
+    values, times_ms, steps = columns
+    try:
+        said = Said(keys=keys, steps=_int64s(steps), times_ms=_int64s(times_ms), values=_limited(values))
+    except OverflowError:
+        return None
+    return said if int(said.times_ms.min()) >= 0 else None
+
+
+def one_by_one(metrics: Sequence[Fields]) -> Said:
+    """The same for numbers that come as texts, steps that are left out, and what is wrong. Raises ApiError."""
+    keys = [rules.check_key(one.required_text("key"), "metric") for one in metrics]
+    values = [one.number("value") for one in metrics]
+    times_ms = [one.integer("timestamp") for one in metrics]
+    for key, time_ms in zip(keys, times_ms, strict=True):
+        if time_ms < 0:
+            raise rules.invalid(
+                f"Got invalid timestamp {time_ms} for metric '{key}': it is milliseconds since the epoch"
+            )
+    steps = [one.integer("step", 0) for one in metrics]
+    return Said(keys=keys, steps=_int64s(steps), times_ms=_int64s(times_ms), values=_limited(values))
+
+
+def _int64s(numbers: Sequence[int]) -> Int64s:
+    return np.array(numbers, np.int64)
+
+
+def _limited(values: Sequence[float]) -> Float64s:
     # As MLflow keeps them; by StepStream's own client infinities stay what they are.
-    return key, step, time_ms, min(max(value, -sys.float_info.max), sys.float_info.max) if value == value else value
+    return np.clip(np.array(values, np.float64), -sys.float_info.max, sys.float_info.max)
 
 
 def _check_sizes(metrics: int, params: int, tags: int) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Final
 from uuid import UUID
 
@@ -217,9 +218,10 @@ def _info(run: Run) -> dict[str, Any]:
 def _data(run: Run) -> dict[str, Any]:
     data: dict[str, Any] = {}
     if run.metrics:
+        # A page of a search has thousands of them: only what is not finite is worth a call.
         data["metrics"] = [
-            {"key": one.key, "value": spoken_value(one.value), "timestamp": one.time_ms, "step": one.step}
-            for one in run.metrics
+            {"key": key, "value": value if isfinite(value) else spoken_value(value), "timestamp": time_ms, "step": step}
+            for key, value, step, time_ms in run.metrics
         ]
     for name, said in (("params", run.params), ("tags", run.tags)):
         if said:

@@ -24,9 +24,11 @@ TEXTS: Final = {
     "run_name": "r.name",
     "status": "r.status",
     "user_id": "r.user_id",
-    "artifact_uri": "(coalesce(nullif(e.artifact_location, ''), 'mlflow-artifacts:/' || r.experiment_id) || '/' "
-    "|| replace(r.run_id::text, '-', '') || '/artifacts')",
+    "artifact_uri": "((SELECT coalesce(nullif(e.artifact_location, ''), 'mlflow-artifacts:/' || r.experiment_id) "
+    "FROM experiments AS e WHERE e.experiment_id = r.experiment_id) || '/' || replace(r.run_id::text, '-', '') "
+    "|| '/artifacts')",
 }
+COLUMNS: Final = "r.run_id, r.experiment_id, r.name, r.status, r.user_id, r.start_time_ms, r.end_time_ms"
 NUMBERS: Final = {"start_time": "r.start_time_ms", "end_time": "r.end_time_ms"}
 ALIASES: Final = {
     **dict.fromkeys(("run name", "Run name", "Run Name"), "run_name"),
@@ -35,6 +37,8 @@ ALIASES: Final = {
 DATASETS: Final = {"name": "d.name", "digest": "d.digest", "context": "(u.tags ->> 'mlflow.data.context')"}
 TEXT_OPERATORS: Final = ("=", "!=", "LIKE", "ILIKE")
 NUMBER_OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
+INDEXED_CHARS: Final = 200
+"""Of a value, as in the indexes params_by_value and tags_by_value."""
 LARGEST: Final = "1.7976931348623157e308::float8"
 STAGES: Final = {
     "active": " AND r.lifecycle_stage = 'active'",
@@ -43,16 +47,18 @@ STAGES: Final = {
 }
 
 LATEST: Final = """
-SELECT DISTINCT ON (run_id) run_id, value FROM (
-    SELECT s.run_id, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
-    FROM series AS s WHERE s.key = {key} AND s.points > 0 AND s.run_id IN (SELECT run_id FROM chosen)
+SELECT run_id, {columns} FROM (SELECT DISTINCT ON (run_id, key) run_id, key, value FROM (
+    SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
+    FROM series AS s WHERE s.key = ANY({keys}::text[]) AND s.points > 0 AND s.run_id IN (SELECT run_id FROM chosen)
     UNION ALL
-    SELECT f.run_id, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
+    SELECT f.run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
     FROM frames AS f, unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
-    WHERE x.key = {key} AND f.run_id IN (SELECT run_id FROM chosen)
+    WHERE x.key = ANY({keys}::text[]) AND f.run_id IN (SELECT run_id FROM chosen)
 ) AS part
-ORDER BY run_id, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
+ORDER BY run_id, key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
+) AS each GROUP BY run_id
 """
+"""A row for each run that has one of the keys; a run and a key have one value, which max() passes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class _Search:
     def __init__(self, experiment_ids: Sequence[int]) -> None:
         self._arguments: list[Any] = [list(experiment_ids)]
         self._metrics: dict[str, str] = {}
-        """Which part of the query has the latest values of a key."""
+        """In which column the latest values of a key are."""
 
     def compile(
         self, filters: Sequence[Comparison], orders: Sequence[Order], stage: Stage, limit: int, offset: int
@@ -98,19 +104,17 @@ class _Search:
         if ("attribute", "start_time") not in names:
             keys.append("r.start_time_ms DESC NULLS LAST")
         chosen = (
-            "chosen AS MATERIALIZED (SELECT r.*, e.artifact_location FROM runs AS r JOIN experiments AS e "
-            f"USING (experiment_id) WHERE r.experiment_id = ANY($1::bigint[]){STAGES[stage]}"
+            f"chosen AS MATERIALIZED (SELECT {COLUMNS} FROM runs AS r "
+            f"WHERE r.experiment_id = ANY($1::bigint[]){STAGES[stage]}"
             + "".join(f" AND {condition}" for condition in cheap)
             + ")"
         )
-        latest = [f"{name} AS ({LATEST.format(key=self._parameter(key))})" for key, name in self._metrics.items()]
-        joins = "".join(f" LEFT JOIN {name} ON {name}.run_id = r.run_id" for name in self._metrics.values())
+        join = f" LEFT JOIN ({self._latest()}) AS m ON m.run_id = r.run_id" if self._metrics else ""
         where = f" WHERE {' AND '.join(by_metric)}" if by_metric else ""
         sql = (
-            f"WITH {', '.join([chosen, *latest])} SELECT r.run_id FROM chosen AS r{joins}{where} "
+            f"WITH {chosen} SELECT r.run_id FROM chosen AS r{join}{where} "
             f"ORDER BY {', '.join([*keys, 'r.run_id'])} LIMIT {self._parameter(limit)} OFFSET {self._parameter(offset)}"
         )
-        # Within `chosen` the experiment is joined as e; behind it the location is the run's.
         return Query(sql, tuple(self._arguments))
 
     def _parameter(self, value: Any) -> str:
@@ -118,7 +122,14 @@ class _Search:
         return f"${len(self._arguments)}"
 
     def _metric(self, key: str) -> str:
-        return self._metrics.setdefault(key, f"m{len(self._metrics)}")
+        return self._metrics.setdefault(key, f"m.m{len(self._metrics)}")
+
+    def _latest(self) -> str:
+        columns = ", ".join(
+            f"max(value) FILTER (WHERE key = {self._parameter(key)}) AS {name.removeprefix('m.')}"
+            for key, name in self._metrics.items()
+        )
+        return LATEST.format(columns=columns, keys=self._parameter(list(self._metrics)))
 
     def _condition(self, one: Comparison) -> str:
         match _entity(one.entity):
@@ -135,7 +146,7 @@ class _Search:
     def _metric_condition(self, one: Comparison) -> str:
         if one.operator not in NUMBER_OPERATORS or not one.is_number:
             raise bad(f"metrics are compared by {', '.join(NUMBER_OPERATORS)} with a number, unlike {one.key!r:.100}")
-        value = f"{self._metric(one.key)}.value"
+        value = self._metric(one.key)
         limited = f"greatest(least({value}, {LARGEST}), -{LARGEST})"
         test = f"{limited} {_sql(one.operator)} {self._parameter(float(one.value or 0))}::float8"  # type: ignore[arg-type]
         # PostgreSQL puts NaN above all numbers, and MLflow lets it be equal to nothing; greatest() passes over null.
@@ -150,7 +161,16 @@ class _Search:
         if one.operator == "IS NOT NULL":
             return f"EXISTS (SELECT FROM {rows} AND {key})"
         _check_text(one, TEXT_OPERATORS)
+        if one.operator == "=":
+            return self._text_is(rows, key, one)
         return f"EXISTS (SELECT FROM {rows} AND {key} AND {text_test('x.value', one, self._parameter)})"
+
+    def _text_is(self, rows: str, key: str, one: Comparison) -> str:
+        # From the value to its runs, where the index by value serves; the other tests go from each run to its value.
+        value = self._parameter(one.value)
+        table = rows.replace("x.run_id = r.run_id", "true")
+        begins = f"left(x.value, {INDEXED_CHARS}) = left({value}::text, {INDEXED_CHARS})"
+        return f"r.run_id IN (SELECT x.run_id FROM {table} AND {key} AND {begins} AND x.value = {value}::text)"
 
     def _dataset(self, one: Comparison) -> str:
         if one.key not in DATASETS:
@@ -177,7 +197,7 @@ class _Search:
         direction = "ASC" if one.ascending else "DESC"
         match _entity(one.entity):
             case "metric":
-                value = f"{self._metric(one.key)}.value"
+                value = self._metric(one.key)
                 return [f"{value} IS NULL", f"{value} = 'NaN'", f"{value} {direction}"]
             case "param" | "tag" as entity:
                 key = self._parameter(one.key)
@@ -186,9 +206,8 @@ class _Search:
             case "attribute":
                 # Only `Run name` is an alias that cannot be ordered by.
                 key = ALIASES.get(one.key, one.key) if one.key in ("created", "Created") else one.key
-                known = TEXTS | NUMBERS | {"artifact_uri": TEXTS["artifact_uri"].replace("e.artifact", "r.artifact")}
-                if key in known:
-                    text = f'{known[key]} COLLATE "C"' if key in TEXTS else known[key]
+                if key in TEXTS or key in NUMBERS:
+                    text = f'{TEXTS[key]} COLLATE "C"' if key in TEXTS else NUMBERS[key]
                     return [f"{text} {direction} NULLS LAST"]
         raise bad(
             f"Invalid order_by key {one.entity}.{one.key}; order by metrics, params, tags or an attribute of the run"

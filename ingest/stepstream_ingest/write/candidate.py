@@ -44,10 +44,11 @@ def validate(index: int, data: bytes, received_at_us: int) -> tuple[Candidate | 
         frame = wire.decode(data)
     except FrameError as error:
         return _consumed(data), Refusal(index=index, code=error.code, message=error.message)
-    return _accepted(frame, data, received_at_us), None
+    return accepted(frame, data, received_at_us), None
 
 
-def _accepted(frame: wire.Frame, data: bytes, received_at_us: int) -> Candidate:
+def accepted(frame: wire.Frame, data: bytes, received_at_us: int) -> Candidate:
+    """What to commit of a frame that is known to be good, with its encoding."""
     summary = summarise(record for record in frame.records if isinstance(record, Matrix | Ragged))
     starts = [record for record in frame.records if isinstance(record, Start)]
     return Candidate(

@@ -129,6 +129,10 @@ WHERE run_id = $1
 -- Whether the run may be written to; it cannot be deleted meanwhile.
 SELECT lifecycle_stage FROM runs WHERE run_id = $1 FOR SHARE
 
+-- name: run_stage
+-- Whether the run may be written to.
+SELECT lifecycle_stage FROM runs WHERE run_id = $1
+
 -- name: lock_run_alone
 -- The same for what is read, changed and written back.
 SELECT lifecycle_stage FROM runs WHERE run_id = $1 FOR UPDATE
@@ -237,22 +241,29 @@ SELECT r.run_id, r.experiment_id, r.name, r.user_id, r.status, r.start_time_ms, 
 FROM runs AS r JOIN experiments AS e USING (experiment_id) WHERE r.run_id = ANY($1::uuid[])
 
 -- name: params_of_runs
--- Their params.
-SELECT run_id, key, value FROM params WHERE run_id = ANY($1::uuid[]) ORDER BY run_id, key
+-- Their params: a row a run.
+SELECT run_id, array_agg(key ORDER BY key) AS keys, array_agg(value ORDER BY key) AS values
+FROM params WHERE run_id = ANY($1::uuid[]) GROUP BY run_id
 
 -- name: tags_of_runs
--- Their tags.
-SELECT run_id, key, value FROM tags WHERE run_id = ANY($1::uuid[]) AND value IS NOT NULL ORDER BY run_id, key
+-- Their tags: a row a run.
+SELECT run_id, array_agg(key ORDER BY key) AS keys, array_agg(value ORDER BY key) AS values
+FROM tags WHERE run_id = ANY($1::uuid[]) AND value IS NOT NULL GROUP BY run_id
 
 -- name: latest_of_runs
 -- The latest value of each of their metrics: of the lowest rank's newest attempt the largest step, then time, then value.
-SELECT DISTINCT ON (run_id, key) run_id, key, value, step, time_ms
+SELECT run_id, array_agg(key ORDER BY key) AS keys, array_agg(value ORDER BY key) AS values,
+    array_agg(step ORDER BY key) AS steps, array_agg(time_ms ORDER BY key) AS times_ms
 FROM (
-    SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
-    FROM series AS s WHERE s.run_id = ANY($1::uuid[]) AND s.points > 0
-    UNION ALL
-    SELECT f.run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
-    FROM frames AS f, unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
-    WHERE f.run_id = ANY($1::uuid[])
-) AS part
-ORDER BY run_id, key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
+    SELECT DISTINCT ON (run_id, key) run_id, key, value, step, time_ms
+    FROM (
+        SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
+        FROM series AS s WHERE s.run_id = ANY($1::uuid[]) AND s.points > 0
+        UNION ALL
+        SELECT f.run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
+        FROM frames AS f, unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
+        WHERE f.run_id = ANY($1::uuid[])
+    ) AS part
+    ORDER BY run_id, key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
+) AS latest
+GROUP BY run_id

@@ -1,0 +1,272 @@
+"""MLflow's protocol beside MLflow's own server, on one PostgreSQL: `python -m benchmarks.mlflow_api`."""
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import numpy as np
+import orjson
+
+from benchmarks import results
+from benchmarks.servers import BenchmarkServer, Postgres, Process, free_port
+from stepstream_schema import batch, paths
+from stepstream_schema import frame as wire
+from stepstream_schema.attempt import Attempt
+from stepstream_schema.records import Matrix, Params, Start
+
+WRITERS = 8
+BATCH = 1000
+KEYS = 100
+WARM_UP_S = 2.0
+SEARCH = {
+    "experiment_ids": ["1"],
+    "filter": "metrics.metric_3 < 0.5 AND params.param_4 = '7'",
+    "order_by": ["metrics.metric_1 ASC"],
+    "max_results": 100,
+}
+WANTED = {"log_batch": 100, "log_metric": 10, "search_runs": 20}
+SEARCH_MS = 50
+START_MS = 1_700_000_000_000
+
+
+def main() -> None:
+    """Measure both and print the ratios."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--runs", type=int, default=20_000, help="that are searched, of 20 metrics and 20 params")
+    parser.add_argument("--searches", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--mlflow-python", default=sys.executable, help="a Python that has the MLflow to measure")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch, Postgres(Path(scratch)) as postgres:
+        measured = {}
+        for name, measure in (("mlflow", _mlflow), ("stepstream", _stepstream)):
+            results.say(name)
+            measured[name] = measure(arguments, postgres, Path(scratch))
+    theirs, ours = measured["mlflow"], measured["stepstream"]
+    if ours["search_runs"].pop("answer") != theirs["search_runs"].pop("answer"):
+        raise RuntimeError("the two servers found different runs")
+    ratios = {
+        "log_batch": round(ours["log_batch"]["points_per_s"] / theirs["log_batch"]["points_per_s"], 1),
+        "log_metric": round(ours["log_metric"]["points_per_s"] / theirs["log_metric"]["points_per_s"], 1),
+        "search_runs": round(theirs["search_runs"]["median_ms"] / ours["search_runs"]["median_ms"], 1),
+    }
+    reached = {f"{name} >= {wanted}": ratios[name] >= wanted for name, wanted in WANTED.items()}
+    reached[f"search_runs <= {SEARCH_MS} ms"] = ours["search_runs"]["median_ms"] <= SEARCH_MS
+    results.emit(**measured, ratios=ratios, reached=reached)
+
+
+def _mlflow(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) -> dict[str, Any]:
+    """`mlflow server` with as many workers as it starts by default."""
+    postgres.fresh("mlflow")
+    port, database = free_port(), postgres.by_tcp("mlflow")
+    command = [arguments.mlflow_python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    store = ["--workers", "4", "--backend-store-uri", database, "--default-artifact-root", str(scratch / "artifacts")]
+    with Process([*command, *store], f"http://127.0.0.1:{port}", scratch / "mlflow.log") as server:
+        return asyncio.run(_measure(server.url, arguments, lambda: _fill_mlflow(database, arguments.runs)))
+
+
+def _stepstream(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) -> dict[str, Any]:
+    database = postgres.fresh("stepstream")
+    with BenchmarkServer(scratch / "stepstream", database, arguments.workers) as server:
+        return asyncio.run(
+            _measure(server.url, arguments, lambda: _fill_stepstream(server.url, database, arguments.runs))
+        )
+
+
+async def _measure(url: str, arguments: argparse.Namespace, fill: Callable[[], Any]) -> dict[str, Any]:
+    api = f"{url}/api/2.0/mlflow"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=WRITERS)) as session:
+        measured = {
+            # The smaller load first: what a server has still to tidy up should not weigh on the next.
+            "log_metric": await _log(session, f"{api}/runs/log-metric", arguments.seconds, _metrics, 1),
+            "log_batch": await _log(session, f"{api}/runs/log-batch", arguments.seconds, _batches, BATCH),
+        }
+        created = await _post(session, f"{api}/experiments/create", {"name": "searched"})
+        if created["experiment_id"] != "1":
+            raise RuntimeError(f"a fresh server has an experiment {created}")
+        await fill()
+        return measured | {"search_runs": await _search(session, f"{api}/runs/search", arguments.searches)}
+
+
+async def _log(
+    session: aiohttp.ClientSession, url: str, seconds: float, bodies: Callable[[str], Iterator[bytes]], points: int
+) -> dict[str, Any]:
+    """Eight writers, each with a run of its own; what they send is made beforehand, so that it costs no time here."""
+    api = url.rpartition("/runs/")[0]
+    ready = []
+    for _ in range(WRITERS):
+        made = await _post(session, f"{api}/runs/create", {"experiment_id": "0", "start_time": START_MS})
+        ready.append(bodies(made["run"]["info"]["run_id"]))
+
+    async def write(source: Iterator[bytes], until: float) -> list[float]:
+        took = []
+        while (began := time.monotonic()) < until:
+            async with session.post(url, data=next(source), headers={"Content-Type": "application/json"}) as response:
+                if response.status != 200:
+                    raise RuntimeError(f"{url} answered {response.status}: {(await response.text())[:300]}")
+                await response.read()
+            took.append(time.monotonic() - began)
+        return took
+
+    warm = time.monotonic() + WARM_UP_S
+    await asyncio.gather(*[write(source, warm) for source in ready])
+    began = time.monotonic()
+    took = list(itertools.chain(*await asyncio.gather(*[write(source, began + seconds) for source in ready])))
+    elapsed = time.monotonic() - began
+    return {
+        "points_per_s": round(points * len(took) / elapsed),
+        "p50_ms": round(results.percentile(took, 0.5) * 1e3, 2),
+        "p99_ms": round(results.percentile(took, 0.99) * 1e3, 2),
+    }
+
+
+def _batches(run_id: str) -> Iterator[bytes]:
+    """Bodies of log-batch: 100 keys at 10 steps. Steps are the only part that changes, and are put in as text."""
+    template = orjson.dumps(
+        {
+            "run_id": run_id,
+            "metrics": [
+                {
+                    "key": f"metric_{number % KEYS}",
+                    "value": number * 0.37,
+                    "timestamp": START_MS + number,
+                    "step": 10**12 + number // KEYS,
+                }
+                for number in range(BATCH)
+            ],
+            "params": [],
+            "tags": [],
+        }
+    )
+    for number in itertools.count(1):
+        # Thirteen digits of a step: the first twelve say which batch it is.
+        yield template.replace(b'"step":100000000000', b'"step":%d' % (10**11 + number))
+
+
+def _metrics(run_id: str) -> Iterator[bytes]:
+    """Bodies of log-metric."""
+    for step in itertools.count():
+        yield orjson.dumps(
+            {
+                "run_uuid": run_id,
+                "run_id": run_id,
+                "key": f"metric_{step % KEYS}",
+                "value": step * 0.37,
+                "timestamp": START_MS + step,
+                "step": step,
+            }
+        )
+
+
+async def _search(session: aiohttp.ClientSession, url: str, searches: int) -> dict[str, Any]:
+    answer = await _post(session, url, SEARCH)
+    took = []
+    for _ in range(searches):
+        began = time.monotonic()
+        answer = await _post(session, url, SEARCH)
+        took.append((time.monotonic() - began) * 1e3)
+    found = [run["info"]["run_name"] for run in answer["runs"]]
+    if len(found) != SEARCH["max_results"] or any(len(run["data"]["metrics"]) != 20 for run in answer["runs"]):
+        raise RuntimeError(f"{len(found)} runs came, or not all of their metrics")
+    return {"median_ms": round(statistics.median(took), 1), "searches": searches, "answer": found}
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> dict[str, Any]:
+    async with session.post(url, json=body) as response:
+        if response.status != 200:
+            raise RuntimeError(f"{url} answered {response.status}: {(await response.text())[:300]}")
+        said: dict[str, Any] = orjson.loads(await response.read())
+        return said
+
+
+def _value(run: int, metric: int) -> float:
+    return ((run * 7919 + metric * 104_729) % 10_007) / 10_007 + run * 1e-9
+
+
+def _param(run: int, param: int) -> str:
+    return str((run * 31 + param * 17) % 16)
+
+
+async def _fill_stepstream(url: str, database: str, runs: int) -> None:
+    """Each run as its client would write it: one frame."""
+    keys = tuple(f"metric_{metric}" for metric in range(20))
+    headers = {"Content-Type": paths.MSGPACK}
+    async with aiohttp.ClientSession() as session:
+        for first in range(0, runs, 500):
+            frames = [_frame(run, keys) for run in range(first, min(runs, first + 500))]
+            async with session.post(url + paths.FRAMES, data=batch.pack(frames), headers=headers) as response:
+                if response.status != 200:
+                    raise RuntimeError(f"frames: {response.status}: {(await response.text())[:300]}")
+        # As on a server at rest: every point is compacted.
+        while not await _at_rest(database):
+            await asyncio.sleep(1)
+
+
+async def _at_rest(database: str) -> bool:
+    connection = await asyncpg.connect(database)
+    frames = await connection.fetchval("SELECT count(*) FROM frames")
+    await connection.close()
+    return frames == 0
+
+
+def _frame(run: int, keys: Sequence[str]) -> bytes:
+    records = (
+        Start(experiment="searched", name=f"run-{run}", user="", time_ms=START_MS + run, heartbeat_s=0),
+        Params(items=tuple((f"param_{param}", _param(run, param)) for param in range(20))),
+        Matrix(
+            keys=tuple(keys),
+            steps=np.array([1], np.int64),
+            times_ms=np.array([START_MS], np.int64),
+            values=np.array([[_value(run, metric)] for metric in range(20)]),
+        ),
+    )
+    run_id = f"{run:032x}"
+    return wire.encode(wire.Frame(run_id=run_id, writer=7, seq=1, rank=None, attempt=Attempt(), records=records))
+
+
+async def _fill_mlflow(database: str, runs: int) -> None:
+    """The same rows, copied into its tables: by its protocol this would take an hour."""
+    connection = await asyncpg.connect(database)
+    ids = [f"{run:032x}" for run in range(runs)]
+    columns = ["run_uuid", "name", "source_type", "status", "start_time", "lifecycle_stage", "artifact_uri", "user_id"]
+    rows = [
+        (ids[run], f"run-{run}", "UNKNOWN", "RUNNING", START_MS + run, "active", f"/none/{run}", "somebody", 1)
+        for run in range(runs)
+    ]
+    await connection.copy_records_to_table("runs", records=rows, columns=[*columns, "experiment_id"])
+    for table in ("metrics", "latest_metrics"):
+        await connection.copy_records_to_table(
+            table,
+            records=(
+                (f"metric_{metric}", _value(run, metric), START_MS, 1, False, ids[run])
+                for run in range(runs)
+                for metric in range(20)
+            ),
+            columns=["key", "value", "timestamp", "step", "is_nan", "run_uuid"],
+        )
+    await connection.copy_records_to_table(
+        "params",
+        records=((f"param_{param}", _param(run, param), ids[run]) for run in range(runs) for param in range(20)),
+        columns=["key", "value", "run_uuid"],
+    )
+    await connection.copy_records_to_table(
+        "tags",
+        records=[("mlflow.runName", f"run-{run}", ids[run]) for run in range(runs)],
+        columns=["key", "value", "run_uuid"],
+    )
+    await connection.execute("ANALYZE")
+    await connection.close()
+
+
+if __name__ == "__main__":
+    main()
