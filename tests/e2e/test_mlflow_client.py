@@ -17,17 +17,17 @@ from tests.stores import BUCKET
 
 def python_with(version: str) -> str:
     """A Python that has this MLflow."""
-    if version == "2":
-        found = os.environ.get("STEPSTREAM_TEST_MLFLOW2")
-        if found:
-            return found
+    found = os.environ.get(f"STEPSTREAM_TEST_MLFLOW{version}")
+    if found:
+        return found
     try:
         installed = importlib.metadata.version("mlflow")
     except importlib.metadata.PackageNotFoundError:
         installed = "none"
     if not installed.startswith(version + "."):
-        where = "in the Python named by STEPSTREAM_TEST_MLFLOW2" if version == "2" else "(the extra `frameworks`)"
-        pytest.skip(f"MLflow {version} is not installed {where}: its client was left out")
+        where = " (the extra `frameworks`)" if version == "3" else ""
+        place = f"here{where}, nor does STEPSTREAM_TEST_MLFLOW{version} name a Python that has it"
+        pytest.skip(f"MLflow {version} is not installed {place}: what needs it was left out")
     return sys.executable
 
 

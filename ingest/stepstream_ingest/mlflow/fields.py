@@ -23,6 +23,10 @@ class Fields:
         """Whether it is given, and not null."""
         return self._get(name) is not None
 
+    def raw(self, name: str) -> Any:
+        """What was said, whatever it is."""
+        return self._get(name)
+
     def text(self, name: str, default: str | None = None) -> str:
         """Text; required unless there is a default."""
         value = self._get(name)

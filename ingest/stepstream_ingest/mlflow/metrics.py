@@ -9,12 +9,14 @@ from uuid import UUID
 import numpy as np
 
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.keys import check_key
 from stepstream_ingest.mlflow import pages
 from stepstream_ingest.mlflow.fields import Fields, missing, model_uuid, run_uuid
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.read.history import History, Wanted, Window
 from stepstream_ingest.tracking import rules
+from stepstream_ingest.tracking.models import LoggedModels, ModelMetric
 from stepstream_ingest.tracking.runs import Runs
 from stepstream_ingest.write.served import Said, Served
 from stepstream_schema.columns import Float64s, Int64s
@@ -33,9 +35,10 @@ PLAIN: Final[Sequence[set[type]]] = ({str}, {float, int}, {int}, {int})
 class MetricCalls:
     """Translates to the slices `write`, `tracking` and `read`."""
 
-    def __init__(self, *, served: Served, runs: Runs, history: History) -> None:
+    def __init__(self, *, served: Served, runs: Runs, models: LoggedModels, history: History) -> None:
         self._served = served
         self._runs = runs
+        self._models = models
         self._history = history
 
     def add_to(self, router: Router) -> None:
@@ -49,10 +52,9 @@ class MetricCalls:
     async def log_metric(self, said: Fields) -> Mapping[str, Any]:
         """One point."""
         run_id, points = said.run_id(), one_by_one([said])
-        if said.text("model_id", ""):
-            model_uuid(said.text("model_id"))
+        of_models = _of_models([said], points)
         await self._runs.check_writable(run_id)
-        await self._served.log(run_id, points)
+        await self._log(run_id, points, of_models)
         return {}
 
     async def log_batch(self, said: Fields) -> Mapping[str, Any]:
@@ -61,6 +63,8 @@ class MetricCalls:
         metrics, params, tags = said.sequence("metrics"), said.pairs("params"), said.pairs("tags")
         _check_sizes(len(metrics), len(params), len(tags))
         points = at_once(metrics) or one_by_one(said.items("metrics"))
+        # Nearly no batch has any; asking each of a thousand metrics in full would cost more than reading it.
+        of_models = _of_models(said.items("metrics"), points) if any("model_id" in one for one in metrics) else []
         twice = sorted({key for key, _ in params if sum(key == other for other, _ in params) > 1})
         if twice:
             raise rules.invalid(
@@ -71,8 +75,13 @@ class MetricCalls:
             await self._runs.log(run_id, params, dict(tags))
         else:
             await self._runs.check_writable(run_id)
-        await self._served.log(run_id, points)
+        await self._log(run_id, points, of_models)
         return {}
+
+    async def _log(self, run_id: UUID, points: Said, of_models: Sequence[ModelMetric]) -> None:
+        if of_models:
+            await self._models.log_metrics(run_id, of_models)
+        await self._served.log(run_id, points)
 
     async def get_history(self, said: Fields) -> Mapping[str, Any]:
         """Every point of a metric, or a page of them, in the order of their times."""
@@ -159,7 +168,7 @@ def at_once(metrics: Sequence[Any]) -> Said | None:
     if not metrics or not all(keys) or any(kind - allowed for kind, allowed in zip(kinds, PLAIN, strict=True)):
         return None
     for key in set(keys):
-        rules.check_key(key, "metric")
+        check_key(key, "metric")
     values, times_ms, steps = columns
     try:
         said = Said(keys=keys, steps=_int64s(steps), times_ms=_int64s(times_ms), values=_limited(values))
@@ -170,7 +179,7 @@ def at_once(metrics: Sequence[Any]) -> Said | None:
 
 def one_by_one(metrics: Sequence[Fields]) -> Said:
     """The same for numbers that come as texts, steps that are left out, and what is wrong. Raises ApiError."""
-    keys = [rules.check_key(one.required_text("key"), "metric") for one in metrics]
+    keys = [check_key(one.required_text("key"), "metric") for one in metrics]
     values = [one.number("value") for one in metrics]
     times_ms = [one.integer("timestamp") for one in metrics]
     for key, time_ms in zip(keys, times_ms, strict=True):
@@ -180,6 +189,23 @@ def one_by_one(metrics: Sequence[Fields]) -> Said:
             )
     steps = [one.integer("step", 0) for one in metrics]
     return Said(keys=keys, steps=_int64s(steps), times_ms=_int64s(times_ms), values=_limited(values))
+
+
+def _of_models(metrics: Sequence[Fields], points: Said) -> list[ModelMetric]:
+    """Those that belong to a logged model."""
+    return [
+        ModelMetric(
+            model_id=model_uuid(one.text("model_id")),
+            key=points.keys[place],
+            step=int(points.steps[place]),
+            time_ms=int(points.times_ms[place]),
+            value=float(points.values[place]),
+            dataset_name=one.text("dataset_name", ""),
+            dataset_digest=one.text("dataset_digest", ""),
+        )
+        for place, one in enumerate(metrics)
+        if one.text("model_id", "")
+    ]
 
 
 def _int64s(numbers: Sequence[int]) -> Int64s:

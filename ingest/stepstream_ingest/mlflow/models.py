@@ -11,8 +11,10 @@ from stepstream_ingest.mlflow import pages
 from stepstream_ingest.mlflow.artifacts import children
 from stepstream_ingest.mlflow.fields import Fields, experiment_number, missing, model_uuid, run_uuid
 from stepstream_ingest.mlflow.router import Router
+from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.tracking.experiments import Experiments
-from stepstream_ingest.tracking.models import LoggedModel, LoggedModels
+from stepstream_ingest.tracking.model_search import ModelOrder, OnDataset
+from stepstream_ingest.tracking.models import LoggedModel, LoggedModels, ModelMetric
 
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 5000
@@ -71,12 +73,12 @@ class ModelCalls:
         text, limit = said.text("filter", ""), said.integer("max_results", DEFAULT_PAGE)
         if not 1 <= limit <= MAX_PAGE:
             raise ApiError(400, "INVALID_PARAMETER_VALUE", f"max_results must lie between 1 and {MAX_PAGE}")
-        if said.items("datasets"):
-            raise ApiError(400, "INVALID_PARAMETER_VALUE", "models cannot be searched by datasets yet")
+        datasets = [_dataset(one) for one in said.items("datasets")]
         orders = [_order(one) for one in said.items("order_by")]
-        question = (numbers, text, orders)
+        question = (numbers, text, orders, datasets)
         offset = pages.offset(said.text("page_token", ""), question)
-        found = await self._models.search(numbers, filters.parse(text), orders, limit=limit + 1, offset=offset)
+        clauses = filters.parse(text)
+        found = await self._models.search(numbers, clauses, orders, datasets, limit=limit + 1, offset=offset)
         answer: dict[str, Any] = {"models": [await self._said(model) for model in found[:limit]]} if found else {}
         return answer | ({"next_page_token": pages.token(offset + limit, question)} if len(found) > limit else {})
 
@@ -136,14 +138,36 @@ def spoken(model: LoggedModel, location: str) -> dict[str, Any]:
         info["source_run_id"] = model.source_run_id.hex
     if model.tags:
         info["tags"] = [{"key": key, "value": value} for key, value in model.tags.items()]
-    params = [{"key": key, "value": value} for key, value in model.params.items()]
-    return {"info": info, "data": {"params": params} if params else {}}
+    data: dict[str, Any] = {}
+    if model.params:
+        data["params"] = [{"key": key, "value": value} for key, value in model.params.items()]
+    if model.metrics:
+        data["metrics"] = [_metric(run_id.hex, one) for run_id, one in model.metrics]
+    return {"info": info, "data": data}
 
 
-def _order(said: Fields) -> Order:
+def _metric(run_id: str, one: ModelMetric) -> dict[str, Any]:
+    said = {
+        "key": one.key,
+        "value": spoken_value(one.value),
+        "timestamp": one.time_ms,
+        "step": one.step,
+        "model_id": f"m-{one.model_id.hex}",
+        "run_id": run_id,
+    }
+    dataset = {"dataset_name": one.dataset_name, "dataset_digest": one.dataset_digest}
+    return said | {name: value for name, value in dataset.items() if value}
+
+
+def _order(said: Fields) -> ModelOrder:
     entity, dot, key = said.required_text("field_name").partition(".")
     ascending = said.flag("ascending") if said.has("ascending") else True
-    return Order(entity, key, ascending) if dot else Order("", entity, ascending)
+    order = Order(entity, key, ascending) if dot else Order("", entity, ascending)
+    return ModelOrder(order, _dataset(said) if said.text("dataset_name", "") else None)
+
+
+def _dataset(said: Fields) -> OnDataset:
+    return OnDataset(said.required_text("dataset_name"), said.text("dataset_digest", ""))
 
 
 def _id(said: Fields) -> Any:

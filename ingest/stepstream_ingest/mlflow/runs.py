@@ -25,6 +25,7 @@ from stepstream_schema.records import RUN_STATUSES
 STATUS_NUMBERS: Final = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 DEFAULT_PAGE: Final = 1000
 MAX_PAGE: Final = 50_000
+MAX_DATASET_EXPERIMENTS: Final = 20
 MODEL_FIELDS: Final = frozenset({"artifact_path", "flavors", "utc_time_created", "run_id"})
 
 
@@ -59,6 +60,7 @@ class RunCalls:
         router.post("runs/outputs", self.log_outputs)
         router.post("runs/log-model", self.log_model)
         router.get("artifacts/list", self.artifacts)
+        router.post("experiments/search-datasets", self.search_datasets)
 
     async def create(self, said: Fields) -> Mapping[str, Any]:
         """A new run."""
@@ -146,6 +148,18 @@ class RunCalls:
         await self._runs.log_model_history(said.run_id(), model)
         return {}
 
+    async def search_datasets(self, said: Fields) -> Mapping[str, Any]:
+        """Datasets that runs of some experiments have read."""
+        numbers = [experiment_number(text) for text in said.texts("experiment_ids")]
+        if not 1 <= len(numbers) <= MAX_DATASET_EXPERIMENTS:
+            raise rules.invalid(f"experiment_ids must name 1 to {MAX_DATASET_EXPERIMENTS} experiments")
+        found = await self._runs.datasets_of(numbers)
+        summaries = [
+            {"experiment_id": str(number), "name": name, "digest": digest} | ({"context": context} if context else {})
+            for number, name, digest, context in found
+        ]
+        return {"dataset_summaries": summaries} if summaries else {}
+
     async def artifacts(self, said: Fields) -> Mapping[str, Any]:
         """What lies in a directory of the run's artifacts."""
         run_id = said.run_id()
@@ -192,8 +206,13 @@ def _status(said: Fields) -> str | None:
     if not said.has("status"):
         return None
     try:
-        return STATUS_NUMBERS.get(said.integer("status"))
+        number = said.integer("status")
+        if number not in STATUS_NUMBERS:
+            raise rules.invalid(f"Invalid value {number} for parameter 'status': it is one of {STATUS_NUMBERS}")
+        return STATUS_NUMBERS[number]
     except ApiError:
+        if not isinstance(said.raw("status"), str) or said.raw("status").strip().isdigit():
+            raise
         # A name; one that is not known changes nothing, as with MLflow.
         name = said.text("status")
         return name if name in RUN_STATUSES or name == "SCHEDULED" else None

@@ -5,13 +5,13 @@ from typing import Final
 from urllib.parse import unquote
 
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.keys import check_key
 
 STAGES: Final = ("None", "Staging", "Production", "Archived")
 ALIAS: Final = re.compile(r"[\w\-]+")
 RESERVED_ALIAS: Final = re.compile(r"latest|v\d+", re.IGNORECASE)
 MAX_ALIAS_CHARS: Final = 255
 MAX_NAME_CHARS: Final = 256
-MAX_TAG_KEY_CHARS: Final = 250
 MAX_MODEL_TAG_CHARS: Final = 100_000
 MAX_VERSION_TAG_CHARS: Final = 100_000
 
@@ -46,8 +46,7 @@ def check_alias(alias: str) -> str:
 
 def check_tag(key: str, value: str) -> None:
     """A tag of a model or version. Raises ApiError."""
-    if not key.strip() or len(key) > MAX_TAG_KEY_CHARS or "\0" in key:
-        raise invalid(f"Invalid tag name: '{key[:100]}'. It has 1 to {MAX_TAG_KEY_CHARS} characters and no NUL.")
+    check_key(key, "tag")
     if len(value) > MAX_MODEL_TAG_CHARS or "\0" in value:
         raise invalid(f"Invalid value of tag '{key}': it has at most {MAX_MODEL_TAG_CHARS} characters and no NUL.")
 

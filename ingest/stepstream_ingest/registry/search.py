@@ -21,7 +21,7 @@ VERSION_ORDERS: Final = {
 }
 VERSION_TEXTS: Final = {
     "name": "m.name",
-    "run_id": "replace(v.run_id::text, '-', '')",
+    "run_id": "coalesce(replace(v.run_id::text, '-', ''), '')",
     "source_path": "v.source",
 }
 NUMBER_OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")

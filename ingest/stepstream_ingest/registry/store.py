@@ -9,6 +9,7 @@ from uuid import UUID
 from stepstream_ingest.database import Connection, Database
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.filters import Comparison, Order
+from stepstream_ingest.keys import check_key
 from stepstream_ingest.registry import rules, search
 from stepstream_ingest.registry.values import Model, Version
 from stepstream_schema import sql
@@ -76,6 +77,7 @@ class Registry:
 
     async def delete_tag(self, name: str, key: str) -> None:
         """A tag goes, if it is there."""
+        check_key(key, "tag")
         async with self._locked(name) as (connection, model):
             await connection.execute(self._sql["delete_model_tag"], model, key)
 
@@ -151,6 +153,7 @@ class Registry:
 
     async def delete_version_tag(self, name: str, number: int, key: str) -> None:
         """A tag goes, if it is there."""
+        check_key(key, "tag")
         async with self._locked(name) as (connection, model):
             await self._check_version(connection, model, name, number)
             await connection.execute(self._sql["delete_version_tag"], model, number, key)
@@ -172,6 +175,7 @@ class Registry:
 
     async def delete_alias(self, name: str, alias: str) -> None:
         """An alias goes, if it is there."""
+        rules.check_alias(alias)
         async with self._locked(name) as (connection, model):
             await connection.execute(self._sql["delete_alias"], model, alias)
 

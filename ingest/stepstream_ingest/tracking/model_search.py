@@ -27,8 +27,26 @@ STATUSES: Final = {
     "FAILED": "LOGGED_MODEL_UPLOAD_FAILED",
 }
 TABLES: Final = {"params": "logged_model_params", "tags": "logged_model_tags"}
+METRICS: Final = "logged_model_metrics AS x WHERE x.model_id = m.model_id"
+LATEST: Final = "x.time_ms DESC, x.step DESC, x.run_id"
 TEXT_OPERATORS: Final = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN")
 NUMBER_OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
+
+
+@dataclass(frozen=True, slots=True)
+class OnDataset:
+    """Metrics that were measured on a dataset; without a digest, on any of that name."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOrder:
+    """A key of the order, and of a metric on which dataset."""
+
+    order: Order
+    dataset: OnDataset | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +58,13 @@ class Query:
 
 
 def compile_search(
-    experiment_ids: Sequence[int], filters: Sequence[Comparison], orders: Sequence[Order], *, limit: int, offset: int
+    experiment_ids: Sequence[int],
+    filters: Sequence[Comparison],
+    orders: Sequence[ModelOrder],
+    datasets: Sequence[OnDataset],
+    *,
+    limit: int,
+    offset: int,
 ) -> Query:
     """The ids of the models of a page, in order. Raises ApiError."""
     arguments: list[Any] = [list(experiment_ids)]
@@ -49,8 +73,11 @@ def compile_search(
         arguments.append(value)
         return f"${len(arguments)}"
 
-    conditions = [_condition(one, parameter) for one in filters]
-    keys = [_order(one) for one in orders]
+    on = " OR ".join(_on(one, parameter) for one in datasets)
+    conditions = [_condition(one, on, parameter) for one in filters]
+    if on and not any(one.entity == "metrics" for one in filters):
+        conditions.append(f"EXISTS (SELECT FROM {METRICS} AND ({on}))")
+    keys = [_order(one, parameter) for one in orders]
     sql = (
         "SELECT m.model_id FROM logged_models AS m "
         "WHERE m.experiment_id = ANY($1::bigint[]) AND m.lifecycle_stage = 'active'"
@@ -61,10 +88,10 @@ def compile_search(
     return Query(sql, tuple(arguments))
 
 
-def _condition(one: Comparison, parameter: Any) -> str:
+def _condition(one: Comparison, on: str, parameter: Any) -> str:
     if one.entity in TABLES:
-        if one.operator not in ("=", "!=", "LIKE", "ILIKE") or one.is_number:
-            raise bad(f"{one.entity} are texts: compare them by =, !=, LIKE or ILIKE with a quoted value")
+        if one.operator not in TEXT_OPERATORS or one.is_number:
+            raise bad(f"{one.entity} are texts: compare them by {', '.join(TEXT_OPERATORS)} with a quoted value")
         test = text_test("x.value", one, parameter)
         table = TABLES[one.entity]
         key = f"x.key = {parameter(one.key)}"
@@ -72,8 +99,23 @@ def _condition(one: Comparison, parameter: Any) -> str:
     if one.entity in ("", "attributes"):
         return _attribute(one, parameter)
     if one.entity == "metrics":
-        raise bad("metrics of logged models cannot be searched yet")
+        return _metric(one, on, parameter)
     raise bad(f"Invalid entity type {one.entity!r}; say attributes, metrics, params or tags")
+
+
+def _metric(one: Comparison, on: str, parameter: Any) -> str:
+    if one.operator not in NUMBER_OPERATORS or not one.is_number:
+        raise bad(f"metrics are compared by {', '.join(NUMBER_OPERATORS)} with a number, unlike {one.key!r:.100}")
+    operator = "<>" if one.operator == "!=" else one.operator
+    # PostgreSQL puts NaN above all numbers; a comparison with it is never true.
+    test = f"x.value <> 'NaN' AND x.value {operator} {parameter(float(one.value or 0))}::float8"  # type: ignore[arg-type]
+    where = f" AND ({on})" if on else ""
+    return f"EXISTS (SELECT FROM {METRICS} AND x.key = {parameter(one.key)} AND {test}{where})"
+
+
+def _on(one: OnDataset, parameter: Any) -> str:
+    digest = f" AND x.dataset_digest = {parameter(one.digest)}" if one.digest else ""
+    return f"x.dataset_name = {parameter(one.name)}{digest}"
 
 
 def _attribute(one: Comparison, parameter: Any) -> str:
@@ -92,13 +134,18 @@ def _attribute(one: Comparison, parameter: Any) -> str:
 
 
 def _status(one: Comparison) -> Comparison:
-    if not isinstance(one.value, str) or one.value not in STATUSES or one.operator not in ("=", "!="):
+    said = STATUSES.get(one.value, one.value) if isinstance(one.value, str) else None
+    if said not in STATUSES.values() or one.operator not in ("=", "!="):
         raise bad(f"a status is compared by = or != with one of {', '.join(STATUSES)}")
-    return Comparison(one.entity, one.key, one.operator, STATUSES[one.value])
+    return Comparison(one.entity, one.key, one.operator, said)
 
 
-def _order(one: Order) -> str:
-    known = TEXTS | NUMBERS
+def _order(said: ModelOrder, parameter: Any) -> str:
+    one, known = said.order, TEXTS | NUMBERS
+    if one.entity == "metrics":
+        where = f" AND {_on(said.dataset, parameter)}" if said.dataset is not None else ""
+        latest = f"SELECT x.value FROM {METRICS} AND x.key = {parameter(one.key)}{where} ORDER BY {LATEST} LIMIT 1"
+        return f"({latest}) {'ASC' if one.ascending else 'DESC'} NULLS LAST"
     if one.entity not in ("", "attributes") or one.key not in known:
         raise bad(f"logged models are ordered by {', '.join(known)}, not by {one.key!r}")
     return f"{known[one.key]} {'ASC' if one.ascending else 'DESC'} NULLS LAST"

@@ -8,11 +8,24 @@ from uuid import UUID, uuid4
 
 from stepstream_ingest.database import Database
 from stepstream_ingest.errors import ApiError
-from stepstream_ingest.filters import Comparison, Order
+from stepstream_ingest.filters import Comparison
 from stepstream_ingest.tracking import rules
-from stepstream_ingest.tracking.model_search import compile_search
+from stepstream_ingest.tracking.model_search import ModelOrder, OnDataset, compile_search
 from stepstream_schema import sql
 from stepstream_schema.run_names import run_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMetric:
+    """A value that a run has measured of a model, on a dataset where one is named."""
+
+    model_id: UUID
+    key: str
+    step: int
+    time_ms: int
+    value: float
+    dataset_name: str
+    dataset_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +44,8 @@ class LoggedModel:
     lifecycle_stage: str
     params: Mapping[str, str]
     tags: Mapping[str, str]
+    metrics: Sequence[tuple[UUID, ModelMetric]]
+    """Each with the run that has measured it."""
 
 
 class LoggedModels:
@@ -74,9 +89,16 @@ class LoggedModels:
         ids = list(model_ids)
         params = _by_model(await self._database.fetch(self._sql["model_params"], ids))
         tags = _by_model(await self._database.fetch(self._sql["model_tags"], ids))
+        metrics: dict[UUID, list[tuple[UUID, ModelMetric]]] = {}
+        for row in await self._database.fetch(self._sql["model_metrics"], ids):
+            said = {name: value for name, value in row.items() if name != "run_id"}
+            metrics.setdefault(row["model_id"], []).append((row["run_id"], ModelMetric(**said)))
         return {
             row["model_id"]: LoggedModel(
-                **dict(row), params=params.get(row["model_id"], {}), tags=tags.get(row["model_id"], {})
+                **dict(row),
+                params=params.get(row["model_id"], {}),
+                tags=tags.get(row["model_id"], {}),
+                metrics=metrics.get(row["model_id"], []),
             )
             for row in await self._database.fetch(self._sql["models"], ids)
         }
@@ -85,13 +107,14 @@ class LoggedModels:
         self,
         experiment_ids: Sequence[int],
         filters: Sequence[Comparison],
-        orders: Sequence[Order],
+        orders: Sequence[ModelOrder],
+        datasets: Sequence[OnDataset],
         *,
         limit: int,
         offset: int,
     ) -> list[LoggedModel]:
-        """A page of the models that fit."""
-        query = compile_search(experiment_ids, filters, orders, limit=limit, offset=offset)
+        """A page of the models that fit; with datasets, by what was measured on one of them."""
+        query = compile_search(experiment_ids, filters, orders, datasets, limit=limit, offset=offset)
         ids = [row["model_id"] for row in await self._database.fetch(query.sql, *query.arguments)]
         found = await self.many(ids)
         return [found[model_id] for model_id in ids]
@@ -116,6 +139,22 @@ class LoggedModels:
         await self.get(model_id)
         if not await self._database.fetch(self._sql["delete_model_tag"], model_id, key):
             raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"No tag with key {key!r} found for model m-{model_id.hex}.")
+
+    async def log_metrics(self, run_id: UUID, metrics: Sequence[ModelMetric]) -> None:
+        """What a run has measured of models. Raises ApiError, with nothing stored, when a model is not there."""
+        ids = sorted({one.model_id for one in metrics})
+        known = {row["model_id"] for row in await self._database.fetch(self._sql["known_models"], ids)}
+        for model_id in ids:
+            if model_id not in known:
+                raise _missing(model_id)
+        columns = zip(
+            *[
+                (one.model_id, one.key, one.step, one.time_ms, one.value, one.dataset_name, one.dataset_digest)
+                for one in metrics
+            ],
+            strict=True,
+        )
+        await self._database.fetch(self._sql["log_model_metrics"], run_id, *map(list, columns))
 
     async def log_params(self, model_id: UUID, params: Mapping[str, str]) -> None:
         """Params that the model does not have yet."""

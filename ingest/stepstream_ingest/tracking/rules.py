@@ -1,37 +1,16 @@
 """What keys, names and values may look like, as MLflow has it. Pure; each problem is the end of an error's message."""
 
-import posixpath
-import re
 from typing import Final
 
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.keys import check_key
 from stepstream_schema import limits
 
-KEY: Final = re.compile(r"[/\w.\- :]+")
 MAX_EXPERIMENT_TAG_CHARS: Final = 20_000
 MAX_DATASET: Final = {"name": 500, "digest": 36, "source": 65_535, "schema": 1_048_575, "profile": 16_777_215}
 MAX_INPUT_TAG_KEY: Final = 255
 MAX_INPUT_TAG_VALUE: Final = 500
 MODEL_NAME_FORBIDDEN: Final = "/:.%\"'"
-
-
-def check_key(key: str, what: str) -> str:
-    """A key of a metric, param or tag. Raises ApiError."""
-    if not key:
-        raise invalid(f"{what} name cannot be empty.")
-    if not KEY.fullmatch(key):
-        raise invalid(
-            f"Invalid {what} name: {key!r:.260}. Names may only contain alphanumerics, underscores (_), dashes (-), "
-            "periods (.), spaces ( ), colon(:) and slashes (/)."
-        )
-    if posixpath.normpath(key) != key or key.startswith(("/", "..")) or key == ".":
-        raise invalid(
-            f"Invalid {what} name: {key!r:.260}. Names may be treated as files in certain cases, and must not resolve "
-            "to other names when treated as such."
-        )
-    if len(key) > limits.MAX_KEY_CHARS:
-        raise invalid(f"{what} name {key[:60]!r}... exceeds the maximum length of {limits.MAX_KEY_CHARS} characters")
-    return key
 
 
 def check_experiment_name(name: str) -> str:

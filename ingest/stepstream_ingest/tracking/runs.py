@@ -13,12 +13,15 @@ import orjson
 from stepstream_ingest.database import Connection, Database
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.filters import Comparison, Order
+from stepstream_ingest.keys import check_key
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.run_search import Stage, compile_search
 from stepstream_schema import limits, sql
 from stepstream_schema.run_names import run_name
 
 NAME_TAG: Final = "mlflow.runName"
+MAX_DATASETS: Final = 1000
+"""As many summaries of datasets as MLflow answers."""
 MODELS_TAG: Final = "mlflow.log-model.history"
 
 
@@ -163,9 +166,9 @@ class Runs:
     async def log(self, run_id: UUID, params: Sequence[tuple[str, str]], tags: Mapping[str, str]) -> None:
         """Params and tags together. Raises ApiError for a param that has another value."""
         for key, _ in params:
-            rules.check_key(key, "param")
+            check_key(key, "param")
         for key in tags:
-            rules.check_key(key, "tag")
+            check_key(key, "tag")
         said = {key: rules.param_value(key, value) for key, value in params}
         async with self._database.connection() as connection, connection.transaction():
             await self._lock(connection, run_id)
@@ -225,6 +228,11 @@ class Runs:
             await self._lock(connection, run_id)
             ids, steps = [model for model, _ in models], [step for _, step in models]
             await connection.execute(self._sql["use_models"], run_id, direction, ids, steps)
+
+    async def datasets_of(self, experiment_ids: Sequence[int]) -> list[tuple[int, str, str, str | None]]:
+        """(experiment, name, digest, context) of what active runs of these experiments have read, the first 1000."""
+        rows = await self._readers.fetch(self._sql["datasets_of_experiments"], list(experiment_ids), MAX_DATASETS)
+        return [(row["experiment_id"], row["name"], row["digest"], row["context"]) for row in rows]
 
     async def datasets(self, run_ids: Sequence[UUID]) -> dict[UUID, list[Dataset]]:
         """What runs have read."""

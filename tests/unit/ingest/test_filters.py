@@ -108,10 +108,10 @@ def test_what_is_no_order_is_refused(text):
 @given(st.text(max_size=20), st.sampled_from(["params", "tags", "attributes", ""]), st.text(max_size=20))
 def test_nothing_from_outside_gets_into_the_text_of_a_query(key, entity, value):
     try:
-        query = compile_search([1], [Comparison(entity, key, "=", value)], [], limit=1, offset=0)
+        query = compile_search([1], [Comparison(entity, key, "=", value)], [], [], limit=1, offset=0)
     except ApiError:
         return
-    plain = compile_search([1], [Comparison("tags", "k", "=", "v")], [], limit=1, offset=0)
+    plain = compile_search([1], [Comparison("tags", "k", "=", "v")], [], [], limit=1, offset=0)
     if entity in ("params", "tags"):
         assert query.sql.replace("_params", "_tags") == plain.sql
         assert value in query.arguments

@@ -234,6 +234,31 @@ SELECT model_id, key, value FROM logged_model_params WHERE model_id = ANY($1::uu
 -- Tags of models.
 SELECT model_id, key, value FROM logged_model_tags WHERE model_id = ANY($1::uuid[]) ORDER BY model_id, key
 
+-- name: known_models
+-- Which of these models are there to be written to.
+SELECT model_id FROM logged_models WHERE model_id = ANY($1::uuid[]) AND lifecycle_stage = 'active'
+
+-- name: log_model_metrics
+-- Metrics of models; one that is said again stays as it is.
+INSERT INTO logged_model_metrics (run_id, model_id, key, step, time_ms, value, dataset_name, dataset_digest)
+SELECT $1, model_id, key, step, time_ms, value, dataset_name, dataset_digest
+FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::float8[], $7::text[], $8::text[])
+    AS said (model_id, key, step, time_ms, value, dataset_name, dataset_digest)
+ORDER BY model_id, key, time_ms, step
+ON CONFLICT DO NOTHING
+
+-- name: model_metrics
+-- Metrics of models.
+SELECT model_id, run_id, key, step, time_ms, value, dataset_name, dataset_digest
+FROM logged_model_metrics WHERE model_id = ANY($1::uuid[]) ORDER BY model_id, key, time_ms, step, run_id
+
+-- name: datasets_of_experiments
+-- Datasets that runs of these experiments have read, each with the context it was read in.
+SELECT DISTINCT d.experiment_id, d.name, d.digest, u.tags ->> 'mlflow.data.context' AS context
+FROM datasets AS d JOIN run_datasets AS u USING (dataset_id) JOIN runs AS r USING (run_id)
+WHERE d.experiment_id = ANY($1::bigint[]) AND r.lifecycle_stage = 'active'
+ORDER BY d.experiment_id, d.name, d.digest, context LIMIT $2
+
 -- name: runs_by_ids
 -- Runs, with where their artifacts lie.
 SELECT r.run_id, r.experiment_id, r.name, r.user_id, r.status, r.start_time_ms, r.end_time_ms, r.lifecycle_stage,

@@ -1,0 +1,53 @@
+"""Both servers, started once."""
+
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.differential.pair import Pair, Side
+from tests.e2e.test_mlflow_client import python_with
+from tests.servers import ServerProcess
+
+START_TIMEOUT_S = 90
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """A stock server on SQLite, and ours."""
+    python = python_with("3")
+    directory = tmp_path_factory.mktemp("differential")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    store = ["--backend-store-uri", f"sqlite:///{directory}/mlflow.db", "--artifacts-destination", f"{directory}/files"]
+    with (directory / "mlflow.log").open("ab") as log:
+        stock = subprocess.Popen([*command, *store], stdout=log, stderr=log, cwd=directory, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(url, stock, directory / "mlflow.log")
+        ours = ServerProcess(directory / "stepstream")
+        try:
+            yield Pair(Side(url, "mlflow-artifacts:"), Side(ours.url, "mlflow-artifacts:"))
+        finally:
+            ours.stop()
+    finally:
+        stock.terminate()
+        stock.wait(timeout=30)
+
+
+def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            with urllib.request.urlopen(url + "/health", timeout=2):
+                return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the stock server did not start:\n{log.read_text()[-2000:]}") from None
+            time.sleep(0.2)
