@@ -17,17 +17,15 @@ from tests.stores import BUCKET
 
 def python_with(version: str) -> str:
     """A Python that has this MLflow."""
-    found = os.environ.get(f"STEPSTREAM_TEST_MLFLOW{version}")
-    if found:
+    variable = f"STEPSTREAM_TEST_MLFLOW{version}"
+    if found := os.environ.get(variable):
         return found
     try:
         installed = importlib.metadata.version("mlflow")
     except importlib.metadata.PackageNotFoundError:
         installed = "none"
     if not installed.startswith(version + "."):
-        where = " (the extra `frameworks`)" if version == "3" else ""
-        place = f"here{where}, nor does STEPSTREAM_TEST_MLFLOW{version} name a Python that has it"
-        pytest.skip(f"MLflow {version} is not installed {place}: what needs it was left out")
+        pytest.skip(f"MLflow {version} is not here (the extra `frameworks`), nor named by {variable}: left out")
     return sys.executable
 
 
@@ -77,3 +75,36 @@ def test_the_unmodified_client_logs_lists_and_downloads_files_and_a_model(
     # One tree, whoever looks.
     assert files["x.txt"] == files["sub/dir/x.txt"] == 5
     assert files["large/big.bin"] == 23 * 2**20
+
+
+@pytest.mark.parametrize("version", ["3", "2"])
+def test_every_other_endpoint_answers_the_unmodified_client(
+    server_factory: Callable[..., ServerProcess], version: str
+) -> None:
+    assert "all is well" in run_client(python_with(version), "mlflow_everything.py", server_factory())
+
+
+@pytest.mark.parametrize("version", ["3", "2"])
+def test_the_command_line_of_mlflow(server_factory: Callable[..., ServerProcess], tmp_path: Path, version: str) -> None:
+    assert "all is well" in run_client(python_with(version), "mlflow_cli.py", server_factory(), str(tmp_path))
+
+
+@pytest.mark.parametrize("framework", ["sklearn", "xgboost", "lightgbm"])
+@pytest.mark.parametrize("version", ["3", "2"])
+def test_autologging_leaves_metrics_and_a_model_that_predicts_the_same(
+    server_factory: Callable[..., ServerProcess], version: str, framework: str
+) -> None:
+    well_or_skip(run_client(python_with(version), "mlflow_autolog.py", server_factory(), framework))
+
+
+@pytest.mark.parametrize("framework", ["lightning", "transformers"])
+def test_trainers_on_torch_log_every_step(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path, framework: str
+) -> None:
+    well_or_skip(run_client(python_with("3"), "mlflow_torch.py", server_factory(), str(tmp_path), framework))
+
+
+def well_or_skip(said: str) -> None:
+    if said.startswith("not installed"):
+        pytest.skip(f"{said.strip()} (the extra `frameworks`): what logs by it was left out")
+    assert "all is well" in said

@@ -106,6 +106,11 @@ class Fields:
             raise self._wrong(name, value)
         return [str(one) for one in value]
 
+    def one_or_more(self, name: str) -> list[str]:
+        """Texts of a field of a query, which is a list only where it is repeated."""
+        value = self._get(name)
+        return [value] if isinstance(value, str) else self.texts(name)
+
     def sequence(self, name: str) -> Sequence[Any]:
         """A list; absent is empty."""
         value = self._get(name)

@@ -246,7 +246,7 @@ def _spoken(key: str, points: Points) -> list[dict[str, Any]]:
 
 
 def _run_ids(said: Fields) -> Sequence[UUID]:
-    texts = said.texts("run_ids") or said.texts("run_id")
+    texts = said.texts("run_ids") or said.one_or_more("run_id")
     if not texts:
         raise missing("run_ids")
     if len(texts) > MAX_RUNS:
