@@ -25,6 +25,7 @@ from stepstream_ingest.database import Database
 from stepstream_ingest.drain import Drain
 from stepstream_ingest.errors import ApiError, DatabaseAway
 from stepstream_ingest.mlflow.artifacts import MlflowArtifactRoutes
+from stepstream_ingest.mlflow.browser import BrowserRoutes
 from stepstream_ingest.mlflow.service import Slices, add_mlflow
 from stepstream_ingest.read.history import History
 from stepstream_ingest.read.routes import ReadRoutes
@@ -74,14 +75,16 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     RetentionRoutes(retention).add_to(app)
     store = open_store(config.artifact_root, bytes.fromhex(config.artifact_secret), os.environ)
     manifest = Manifest(database)
-    _add_artifacts(app, database, store, manifest)
+    registry = Registry(database)
+    uploads = _add_artifacts(app, database, store, manifest)
+    BrowserRoutes(manifest, uploads, registry).add_to(app)
     add_mlflow(
         app,
         Slices(
             experiments=Experiments(database),
             runs=Runs(database, readers),
             models=LoggedModels(database),
-            registry=Registry(database),
+            registry=registry,
             history=History(readers),
             served=Served(queue, admission, compaction.delay_s),
             retention=retention,
@@ -109,13 +112,14 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     return app, drain
 
 
-def _add_artifacts(app: web.Application, database: Database, store: Store, manifest: Manifest) -> None:
+def _add_artifacts(app: web.Application, database: Database, store: Store, manifest: Manifest) -> Uploads:
     uploads = Uploads(database, manifest, store)
     app[STORE] = store
     MlflowArtifactRoutes(manifest, uploads).add_to(app)
     ArtifactRoutes(manifest, uploads, Previews(store), Collector(database, store)).add_to(app)
     if isinstance(store, DirectoryStore):
         StoreRoutes(store).add_to(app)
+    return uploads
 
 
 def _add_operations(app: web.Application, tracking: TrackingStore, drain: Drain) -> None:

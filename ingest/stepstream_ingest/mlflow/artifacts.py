@@ -16,6 +16,7 @@ from yarl import URL
 
 from stepstream_ingest.artifacts.manifest import MAX_LISTED, Entry, File, Manifest, checked, checked_directory
 from stepstream_ingest.artifacts.stores.directory import READ_BYTES
+from stepstream_ingest.artifacts.stores.store import Store
 from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.mlflow import trees
@@ -54,11 +55,7 @@ class MlflowArtifactRoutes:
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Say where the file is."""
-        file = await self._file(request.match_info["path"])
-        signed = await self._uploads.store.sign_get(
-            file.key, filename=file.path.rpartition("/")[2], content_type=file.content_type
-        )
-        return web.Response(status=302, headers={"Location": signed.url, "Cache-Control": "no-store"})
+        return await redirect(self._uploads.store, await self._file(request.match_info["path"]))
 
     async def list(self, request: web.Request) -> web.Response:
         """What lies directly in ?path=, by its last names."""
@@ -119,6 +116,12 @@ class MlflowArtifactRoutes:
         raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"there is no artifact {path!r:.300}")
 
 
+async def redirect(store: Store, file: File) -> web.Response:
+    """To where the file lies, for a while."""
+    signed = await store.sign_get(file.key, filename=file.path.rpartition("/")[2], content_type=file.content_type)
+    return web.Response(status=302, headers={"Location": signed.url, "Cache-Control": "no-store"})
+
+
 async def children(manifest: Manifest, owner: UUID, path: str, *, full_paths: bool) -> list[dict[str, Any]]:
     """What lies directly in a directory, as MLflow says it."""
     found: list[dict[str, Any]] = []
@@ -152,10 +155,15 @@ def _entry(proxied: str, content_type: str | None) -> Entry:
     asked = _place(proxied)
     if not asked.path:
         raise _invalid("Invalid path: it names a whole tree and no file")
-    guessed = mimetypes.guess_type(asked.path)[0] or "application/octet-stream"
+    return entry_at(asked.owner, asked.path, content_type)
+
+
+def entry_at(owner: UUID, path: str, content_type: str | None) -> Entry:
+    """A file that is about to be carried to the store."""
+    guessed = mimetypes.guess_type(path)[0] or "application/octet-stream"
     said = content_type if content_type and "/" in content_type and len(content_type) < 200 else guessed
     now = time.time_ns() // 1_000_000
-    return Entry(owner=asked.owner, path=asked.path, size=-1, content_type=said, logged_at_ms=now, rank=None)
+    return Entry(owner=owner, path=path, size=-1, content_type=said, logged_at_ms=now, rank=None)
 
 
 def _place(proxied: str) -> trees.Place:

@@ -7,6 +7,8 @@ from uuid import UUID
 
 RUN: Final = re.compile(r"(?:.+/)?([0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
 MODEL: Final = re.compile(r"(?:.+/)?models/m-([0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
+OF_RUN: Final = re.compile(r"runs:/+([0-9a-f]{32})(?:/(.*))?", re.DOTALL)
+OUR_SCHEME: Final = "mlflow-artifacts:"
 ELSEWHERE: Final = UUID(int=0)
 """The tree of what lies under no run and no model: MLflow lets an experiment's location be any path."""
 
@@ -24,3 +26,11 @@ def place(proxied: str) -> Place:
     """`7/<run id>/artifacts/model/MLmodel` is `model/MLmodel` in the tree of that run."""
     match = MODEL.fullmatch(proxied) or RUN.fullmatch(proxied)
     return Place(UUID(match[1]), match[2] or "") if match else Place(ELSEWHERE, proxied)
+
+
+def located(uri: str) -> Place | None:
+    """Where `mlflow-artifacts:/7/<run id>/artifacts/model` or `runs:/<run id>/model` is; None for another store's."""
+    match = OF_RUN.fullmatch(uri)
+    if match:
+        return Place(UUID(match[1]), match[2] or "")
+    return place(uri.removeprefix(OUR_SCHEME).lstrip("/")) if uri.startswith(OUR_SCHEME) else None
