@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -28,6 +29,7 @@ MAX_TAGS: Final = 100
 MAX_RUNS: Final = 100
 MAX_SAMPLES: Final = 2500
 DEFAULT_SAMPLES: Final = 320
+PAGED_S: Final = 10.0
 PLAIN: Final[Sequence[set[type]]] = ({str}, {float, int}, {int}, {int})
 """Types of a key, a value, a time and a step that need no reading."""
 
@@ -40,6 +42,7 @@ class MetricCalls:
         self._runs = runs
         self._models = models
         self._history = history
+        self._paged = Paged()
 
     def add_to(self, router: Router) -> None:
         """Register the endpoints."""
@@ -90,13 +93,15 @@ class MetricCalls:
         if said.has("max_results") and limit < 1:
             raise rules.invalid(f"Invalid value {limit} for parameter 'max_results' supplied: it must be at least 1")
         offset = pages.offset(said.text("page_token", ""), (run_id, key))
-        points = await self._points(run_id, key, Window())
-        order = np.lexsort((points.values, points.steps, points.times_ms))
-        end = offset + limit if limit else len(order)
+        points = self._paged.get(run_id, key) if offset else None
+        if points is None:
+            points = by_time(await self._points(run_id, key, Window()))
+        end = offset + limit if limit else len(points)
         answer: dict[str, Any] = {}
-        if len(order[offset:end]):
-            answer["metrics"] = _spoken(key, points.take(order[offset:end]))
-        if end < len(order):
+        if offset < len(points):
+            answer["metrics"] = _spoken(key, points.take(slice(offset, end)))
+        if end < len(points):
+            self._paged.keep(run_id, key, points)
             answer["next_page_token"] = pages.token(end, (run_id, key))
         return answer
 
@@ -106,9 +111,8 @@ class MetricCalls:
         most = min(said.integer("max_results", 25_000), 25_000)
         found: list[dict[str, Any]] = []
         for run_id in run_ids:
-            points = await self._points(run_id, key, Window())
-            order = np.lexsort((points.values, points.steps, points.times_ms))
-            found += [one | {"run_id": run_id.hex} for one in _spoken(key, points.take(order))]
+            points = by_time(await self._points(run_id, key, Window()))
+            found += [one | {"run_id": run_id.hex} for one in _spoken(key, points)]
         return {"metrics": found[:most]}
 
     async def sampled(self, said: Fields) -> Mapping[str, Any]:
@@ -135,6 +139,32 @@ class MetricCalls:
 
     async def _points(self, run_id: UUID, key: str, window: Window) -> Points:
         return await self._history.points(Wanted(run_id=run_id, key=key, rank=None, attempt=None), window)
+
+
+class Paged:
+    """The series whose pages are being asked for: each page would else cost the reading of all.
+
+    One series, of at most as many points as one question may read, for a short while: whoever asks from the beginning
+    sees what is there now.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[UUID, str, Points, float] | None = None
+
+    def keep(self, run_id: UUID, key: str, points: Points) -> None:
+        """Its next page may be asked for soon."""
+        self._kept = (run_id, key, points, time.monotonic())
+
+    def get(self, run_id: UUID, key: str) -> Points | None:
+        """The series, if it is the one that was kept."""
+        if self._kept is None or time.monotonic() - self._kept[3] > PAGED_S:
+            self._kept = None
+        return self._kept[2] if self._kept is not None and self._kept[:2] == (run_id, key) else None
+
+
+def by_time(points: Points) -> Points:
+    """In MLflow's order: by time, then step, then value."""
+    return points.take(np.lexsort((points.values, points.steps, points.times_ms)))
 
 
 def thinned(points: Points, most: int) -> Points:
