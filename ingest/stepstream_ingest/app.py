@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from stepstream_ingest import auth, telemetry
+from stepstream_ingest.api.lineage import LineageRoutes
 from stepstream_ingest.artifacts.collect import Collector
 from stepstream_ingest.artifacts.manifest import Manifest
 from stepstream_ingest.artifacts.preview import Previews
@@ -78,19 +79,24 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     registry = Registry(database)
     uploads = _add_artifacts(app, database, store, manifest)
     BrowserRoutes(manifest, uploads, registry).add_to(app)
-    add_mlflow(
-        app,
-        Slices(
-            experiments=Experiments(database),
-            runs=Runs(database, readers),
-            models=LoggedModels(database),
-            registry=registry,
-            history=History(readers),
-            served=Served(queue, admission, compaction.delay_s),
-            retention=retention,
-            manifest=manifest,
-        ),
+    slices = Slices(
+        experiments=Experiments(database),
+        runs=Runs(database, readers),
+        models=LoggedModels(database),
+        registry=registry,
+        history=History(readers),
+        served=Served(queue, admission, compaction.delay_s),
+        retention=retention,
+        manifest=manifest,
     )
+    add_mlflow(app, slices)
+    LineageRoutes(
+        registry=registry,
+        runs=slices.runs,
+        models=slices.models,
+        experiments=slices.experiments,
+        manifest=manifest,
+    ).add_to(app)
     _add_operations(app, tracking, drain)
 
     async def run(_: web.Application) -> AsyncIterator[None]:

@@ -47,3 +47,8 @@ def run_artifacts(run_id: str) -> str:
 def upload(upload_id: str) -> str:
     """One upload under way."""
     return f"{UPLOADS}/{upload_id}"
+
+
+def lineage(name: str, version: str) -> str:
+    """Where a version of a registered model comes from."""
+    return f"/v1/registry/models/{name}/versions/{version}/lineage"

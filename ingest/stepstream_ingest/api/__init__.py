@@ -1,0 +1,1 @@
+"""StepStream's own JSON API over several slices at once."""
