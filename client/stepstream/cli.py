@@ -14,6 +14,7 @@ BUILT_IN: Final = {
     "artifacts": "stepstream.artifacts.command",
     "demo": "stepstream.demo.command",
     "gc": "stepstream.gc_command",
+    "import": "stepstream.importing.command",
     "sync": "stepstream.sync_command",
 }
 

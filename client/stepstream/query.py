@@ -30,6 +30,10 @@ class Server:
         answer: dict[str, Any] = json.loads(self._ask("POST", path, json.dumps(body).encode(), "application/json"))
         return answer
 
+    def send(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
+        """The body of an answer to bytes of any kind."""
+        return self._ask(method, path, body, "application/json", content_type)
+
     def delete(self, path: str) -> dict[str, Any]:
         """The JSON object that answers a DELETE."""
         answer: dict[str, Any] = json.loads(self._ask("DELETE", path, None, "application/json"))
@@ -46,8 +50,10 @@ class Server:
             if after is None:
                 return
 
-    def _ask(self, method: str, path: str, body: bytes | None, accept: str) -> bytes:
-        headers = {"Accept": accept} | ({"Content-Type": "application/json"} if body is not None else {})
+    def _ask(
+        self, method: str, path: str, body: bytes | None, accept: str, content_type: str = "application/json"
+    ) -> bytes:
+        headers = {"Accept": accept} | ({"Content-Type": content_type} if body is not None else {})
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self.uri + path, body, headers, method=method)

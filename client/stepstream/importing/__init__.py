@@ -1,0 +1,1 @@
+"""Moving in: what another tracker has, into a StepStream server."""

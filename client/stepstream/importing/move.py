@@ -1,0 +1,126 @@
+"""Takes what a source has to a target, run by run; what was taken is not taken again."""
+
+import asyncio
+import mimetypes
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from stepstream.artifacts.handle import Upload
+from stepstream.artifacts.remote import Remote
+from stepstream.artifacts.sending import Batch, Item
+from stepstream.artifacts.source import FileSource
+from stepstream.errors import ArtifactError
+from stepstream.importing.mlflow_source import MlflowSource
+from stepstream.importing.target import SOURCE_TAG, Target
+from stepstream.importing.values import SourceExperiment, SourceRun
+from stepstream.settings import Settings
+
+Artifacts = Literal["copy", "reference"]
+TRIES: Final = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class Moved:
+    """What was done."""
+
+    experiments: int = 0
+    runs: int = 0
+    """Taken now, or completed."""
+    skipped: int = 0
+    """Runs that were here already, and complete."""
+    points: int = 0
+    files: int = 0
+    models: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def move(
+    source: MlflowSource,
+    target: Target,
+    settings: Settings,
+    *,
+    artifacts: Artifacts,
+    only: Sequence[str],
+    progress: Callable[[Moved], None],
+) -> Moved:
+    """Everything, or the experiments of these names alone, which leaves the registry out. Raises QueryError."""
+    moved = Moved()
+    for experiment in source.experiments():
+        if only and experiment.name not in only:
+            continue
+        _experiment(source, target, settings, experiment, artifacts, moved, progress)
+        moved.experiments += 1
+    for model in [] if only else source.models():
+        moved.problems += target.model(model)
+        moved.models += 1
+    return moved
+
+
+def _experiment(
+    source: MlflowSource,
+    target: Target,
+    settings: Settings,
+    experiment: SourceExperiment,
+    artifacts: Artifacts,
+    moved: Moved,
+    progress: Callable[[Moved], None],
+) -> None:
+    number, deleted = target.experiment(experiment)
+    if deleted:
+        # It is deleted here last of all: then everything of it had been taken.
+        if not experiment.deleted:
+            moved.problems.append(f"experiment {experiment.name!r} is deleted here; restore it to take its runs")
+        return
+    for run in source.runs(experiment):
+        fingerprint = run.fingerprint(artifacts)
+        if target.fingerprint(run.run_id) == fingerprint:
+            moved.skipped += 1
+        else:
+            target.begin(run, experiment.name)
+            moved.points += target.points(run.run_id, source.points(run))
+            tags = {}
+            if artifacts == "copy":
+                moved.files += _files(source, settings, run, moved.problems)
+            else:
+                tags[SOURCE_TAG] = run.artifact_uri
+            target.settle(run, fingerprint, tags)
+            moved.runs += 1
+        progress(moved)
+    if experiment.deleted:
+        target.delete_experiment(number)
+
+
+def _files(source: MlflowSource, settings: Settings, run: SourceRun, problems: list[str]) -> int:
+    stored = 0
+    for path in source.files(run):
+        # One at a time: a checkpoint may be as large as the disk has room for.
+        with tempfile.TemporaryDirectory(prefix="stepstream-import-") as directory:
+            local = source.fetch(run, path, Path(directory))
+            try:
+                asyncio.run(_send(settings, run, path, local))
+                stored += 1
+            except ArtifactError as error:
+                problems.append(f"artifact {path} of run {run.run_id} was left out: {error}")
+    return stored
+
+
+async def _send(settings: Settings, run: SourceRun, path: str, local: Path) -> None:
+    item = Item(
+        path=path,
+        source=FileSource(local),
+        content_type=mimetypes.guess_type(path)[0] or "application/octet-stream",
+        logged_at_ms=run.end_time_ms or run.start_time_ms,
+        handle=Upload("", 1),
+    )
+    async with Remote(settings.tracking_uri, settings.token) as remote:
+        for _ in range(TRIES):
+            sending = Batch(remote, run.run_id, None)
+            await sending.send([item])
+            if sending.stored:
+                return
+            for _, reason in sending.failed:
+                raise ArtifactError(reason)
+    raise ArtifactError("the store did not take it")

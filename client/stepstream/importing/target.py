@@ -1,0 +1,176 @@
+"""A StepStream server that is moved into: everything is written so that writing it again changes nothing."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from stepstream.errors import QueryError
+from stepstream.importing.values import Point, SourceExperiment, SourceModel, SourceRun, SourceVersion
+from stepstream.query import Server
+from stepstream_schema import batch, limits, paths
+from stepstream_schema import frame as wire
+from stepstream_schema.attempt import Attempt
+from stepstream_schema.records import Start
+
+API: Final = "/api/2.0/mlflow/"
+IMPORTED_TAG: Final = "stepstream.imported"
+"""What the source's run looked like when all of it had been taken."""
+SOURCE_TAG: Final = "stepstream.imported.artifact_uri"
+BATCH: Final = 1000
+"""Points of one request, as many as MLflow's protocol allows."""
+PAIRS: Final = 100
+AT_ONCE: Final = 4
+
+
+class Target:
+    """Writes by frames where a run is born, and by MLflow's protocol, whose equal points are one, for all else."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._pool = ThreadPoolExecutor(AT_ONCE, "stepstream-import")
+
+    def experiment(self, one: SourceExperiment) -> tuple[str, bool]:
+        """Its number here and whether it is deleted; made, with its tags, if there is none of that name."""
+        try:
+            found = self._ask("experiments/get-by-name", experiment_name=one.name)["experiment"]
+        except QueryError as error:
+            if error.status != 404:
+                raise
+            tags = [{"key": key, "value": value} for key, value in one.tags.items()]
+            return str(self._say("experiments/create", name=one.name, tags=tags)["experiment_id"]), False
+        return str(found["experiment_id"]), found["lifecycle_stage"] == "deleted"
+
+    def delete_experiment(self, number: str) -> None:
+        """As it is in the source."""
+        self._say("experiments/delete", experiment_id=number)
+
+    def fingerprint(self, run_id: str) -> str | None:
+        """Of the run when it was taken; None for one that is not here, '' for one that is not complete."""
+        try:
+            run = self._ask("runs/get", run_id=run_id)["run"]
+        except QueryError as error:
+            if error.status == 404:
+                return None
+            raise
+        tags = {str(tag["key"]): str(tag["value"]) for tag in run["data"].get("tags", [])}
+        return tags.get(IMPORTED_TAG, "")
+
+    def begin(self, run: SourceRun, experiment: str) -> None:
+        """The run under its own id, by a frame that is the same every time."""
+        digest = hashlib.sha256(b"stepstream import " + run.run_id.encode()).digest()
+        start = Start(experiment=experiment, name=run.name, user=run.user, time_ms=run.start_time_ms)
+        frame = wire.Frame(
+            run_id=run.run_id,
+            writer=int.from_bytes(digest[:8], "big") % limits.FIRST_SERVED_WRITER or 1,
+            seq=1,
+            rank=None,
+            attempt=Attempt(),
+            records=(start,),
+        )
+        said = json.loads(self._server.send("POST", paths.FRAMES, batch.pack([wire.encode(frame)]), paths.MSGPACK))
+        for refused in said["refused"]:
+            raise QueryError(f"run {run.run_id} was refused: {refused['message']}", status=400)
+        # It may have been taken and deleted before, and have gone on in the source since.
+        self._say("runs/restore", run_id=run.run_id)
+
+    def points(self, run_id: str, points: Iterable[Point]) -> int:
+        """Store histories; how many points were sent."""
+        source, sent = iter(points), 0
+        while group := [list(itertools.islice(source, BATCH)) for _ in range(AT_ONCE)]:
+            bodies = [body for body in group if body]
+            if not bodies:
+                return sent
+            # Four requests at a time; the first that fails is raised.
+            list(self._pool.map(lambda body: self._log(run_id, body), bodies))
+            sent += sum(map(len, bodies))
+        return sent
+
+    def settle(self, run: SourceRun, fingerprint: str, more_tags: Mapping[str, str]) -> None:
+        """Params, tags, datasets, status; and last that the run is complete."""
+        for params in _groups(run.params):
+            self._say("runs/log-batch", run_id=run.run_id, params=params)
+        for tags in _groups({**run.tags, **more_tags}):
+            self._say("runs/log-batch", run_id=run.run_id, tags=tags)
+        if run.datasets:
+            self._say("runs/log-inputs", run_id=run.run_id, datasets=list(run.datasets))
+        ends = {"end_time": run.end_time_ms} if run.end_time_ms is not None else {}
+        self._say("runs/update", run_id=run.run_id, status=run.status, **ends)
+        self._say("runs/set-tag", run_id=run.run_id, key=IMPORTED_TAG, value=fingerprint)
+        if run.deleted:
+            self._say("runs/delete", run_id=run.run_id)
+
+    def model(self, one: SourceModel) -> list[str]:
+        """A registered model with its versions under their numbers; what could not be taken, and why."""
+        try:
+            tags = [{"key": key, "value": value} for key, value in one.tags.items()]
+            self._say("registered-models/create", name=one.name, description=one.description, tags=tags)
+        except QueryError as error:
+            if "already exists" not in str(error):
+                raise
+        highest = max([0, *self._versions(one.name)])
+        problems: list[str] = []
+        for version in one.versions:
+            problem = self._version(one.name, version, highest) if version.version > highest else None
+            problems += [problem] if problem else []
+            highest = max(highest, version.version)
+        there = self._versions(one.name)
+        for alias, number in one.aliases.items():
+            if number in there:
+                self._say("registered-models/alias", name=one.name, alias=alias, version=str(number))
+        return problems
+
+    def _version(self, name: str, version: SourceVersion, highest: int) -> str | None:
+        # Numbers that the source has used up are used up here too.
+        for _ in range(highest + 1, version.version):
+            self._burn(name)
+        tags = [{"key": key, "value": value} for key, value in version.tags.items()]
+        said = {"name": name, "source": _source(version), "description": version.description, "tags": tags}
+        try:
+            made = self._say("model-versions/create", **said, **({"run_id": version.run_id} if version.run_id else {}))
+        except QueryError as error:
+            self._burn(name)
+            return f"version {version.version} of {name!r} was left out: {error}"
+        number = made["model_version"]["version"]
+        if version.stage != "None":
+            self._say("model-versions/transition-stage", name=name, version=number, stage=version.stage)
+        return None
+
+    def _burn(self, name: str) -> None:
+        made = self._say("model-versions/create", name=name, source="s3://nowhere/left-out")
+        body = {"name": name, "version": made["model_version"]["version"]}
+        self._server.send("DELETE", f"{API}model-versions/delete", json.dumps(body).encode(), "application/json")
+
+    def _versions(self, name: str) -> set[int]:
+        quote = '"' if "'" in name else "'"
+        said = self._ask("model-versions/search", filter=f"name = {quote}{name}{quote}", max_results=10_000)
+        return {int(one["version"]) for one in said.get("model_versions", [])}
+
+    def _log(self, run_id: str, points: Sequence[Point]) -> None:
+        metrics = [
+            {"key": key, "value": value if value == value else "NaN", "timestamp": time_ms, "step": step}
+            for key, value, time_ms, step in points
+        ]
+        self._say("runs/log-batch", run_id=run_id, metrics=metrics)
+
+    def _say(self, path: str, **said: Any) -> dict[str, Any]:
+        return self._server.post(API + path, said)
+
+    def _ask(self, path: str, **asked: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self._server.get(API + path, **asked))
+        return answer
+
+
+def _groups(said: Mapping[str, str]) -> Iterable[list[dict[str, str]]]:
+    pairs = [{"key": key, "value": value} for key, value in sorted(said.items())]
+    return (pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS))
+
+
+def _source(version: SourceVersion) -> str:
+    """Below a run that was taken along: where the run has it here. Anywhere else: where it is."""
+    inside = f"/{version.run_id}/artifacts/"
+    if version.run_id and inside in version.source:
+        return f"runs:/{version.run_id}/{version.source.partition(inside)[2]}"
+    return version.source

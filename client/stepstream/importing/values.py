@@ -1,0 +1,76 @@
+"""What a source has, as values."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Point: TypeAlias = tuple[str, float, int, int]
+"""(key, value, time in ms, step)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceExperiment:
+    """One experiment."""
+
+    experiment_id: str
+    name: str
+    deleted: bool
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRun:
+    """One run, without its histories."""
+
+    run_id: str
+    name: str
+    user: str
+    status: str
+    start_time_ms: int
+    end_time_ms: int | None
+    deleted: bool
+    artifact_uri: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    latest: Sequence[Point]
+    datasets: Sequence[Mapping[str, Any]]
+    """As MLflow's protocol says them."""
+
+    def fingerprint(self, artifacts: str) -> str:
+        """Changes whenever the run has been written to since, or its artifacts are to be taken otherwise."""
+        said = [
+            self.status,
+            self.end_time_ms,
+            self.deleted,
+            sorted(self.params.items()),
+            sorted(self.tags.items()),
+            sorted(map(repr, self.latest)),
+            len(self.datasets),
+            artifacts,
+        ]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceVersion:
+    """One version of a registered model."""
+
+    version: int
+    source: str
+    run_id: str
+    description: str
+    stage: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceModel:
+    """One registered model with its versions, the lowest number first."""
+
+    name: str
+    description: str
+    tags: Mapping[str, str]
+    aliases: Mapping[str, int]
+    versions: Sequence[SourceVersion]

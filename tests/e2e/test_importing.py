@@ -1,0 +1,191 @@
+"""`stepstream import mlflow`: everything arrives, is found as it was, survives a kill half-way, and comes once."""
+
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.servers import ServerProcess
+
+RUNS, METRICS, STEPS = 24, 5, 400
+
+# A database as MLflow leaves it: histories are inserted, for by its protocol they would take minutes.
+MAKE = """
+import sys, time
+from pathlib import Path
+import mlflow, sqlalchemy
+from mlflow import MlflowClient
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.http_dataset_source import HTTPDatasetSource
+uri, folder, runs, metrics, steps = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+mlflow.set_tracking_uri(uri)
+client = MlflowClient(uri)
+experiment = client.create_experiment("vision", artifact_location=f"file://{folder}/vision", tags={"team": "a"})
+client.delete_experiment(client.create_experiment("gone", artifact_location=f"file://{folder}/gone"))
+rows = []
+for number in range(runs):
+    tags = {"kind": "ab"[number % 2]}
+    run = client.create_run(experiment, start_time=1000 + number, run_name=f"run {number}", tags=tags)
+    run_id = run.info.run_id
+    client.log_param(run_id, "lr", number)
+    for metric in range(metrics):
+        client.log_metric(run_id, f"m{metric}", number / 7, 50 + steps, steps)
+        for step in range(steps):
+            rows.append((f"m{metric}", (step * number) % 13 / 3, 50 + step, step, run_id, step % 50 == 49))
+    if number == 0:
+        Path(folder, "net.txt").write_text("weights")
+        client.log_artifact(run_id, f"{folder}/net.txt", "model/deep")
+        dataset = MetaDataset(HTTPDatasetSource("http://x/iris.csv"), name="iris", digest="d1")
+        with mlflow.start_run(run_id):
+            mlflow.log_input(dataset, context="training")
+        client.create_registered_model("net", tags={"a": "b"}, description="words")
+        for _ in range(3):
+            client.create_model_version("net", f"{run.info.artifact_uri}/model", run_id)
+        client.delete_model_version("net", "2")
+        client.set_registered_model_alias("net", "best", "3")
+        client.set_terminated(run_id, "FINISHED", 7000)
+    elif number == 1:
+        client.delete_run(run_id)
+    else:
+        client.set_terminated(run_id, "FAILED", 8000)
+from mlflow.tracking._tracking_service.utils import _get_store
+columns = "key, value, timestamp, step, run_uuid, is_nan"
+with _get_store(uri).engine.begin() as connection:
+    text = sqlalchemy.text(f"INSERT INTO metrics ({columns}) VALUES (:k, :v, :t, :s, :r, :n)")
+    connection.execute(text, [dict(zip("kvtsrn", row)) for row in rows])
+"""
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    if importlib.util.find_spec("mlflow") is None:
+        pytest.skip("MLflow is not installed (the extra `import`): moving in from it was left out")
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    command = [sys.executable, "-c", MAKE, uri, str(folder), *map(str, (RUNS, METRICS, STEPS))]
+    subprocess.run(command, check=True, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, timeout=120)
+    return uri
+
+
+def command(server: ServerProcess, database: str, *options: str) -> list[str]:
+    asked = ["--from", database, "--tracking-uri", server.url, *options]
+    return [sys.executable, "-m", "stepstream.cli", "import", "mlflow", *asked]
+
+
+def run(server: ServerProcess, database: str, *options: str) -> str:
+    done = subprocess.run(command(server, database, *options), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def call(server: ServerProcess, path: str, **body: Any) -> Any:
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(f"{server.url}/api/2.0/mlflow/{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as response:
+        return json.loads(response.read())
+
+
+def ask(server: ServerProcess, path: str) -> Any:
+    with urllib.request.urlopen(server.url + path) as response:
+        return json.loads(response.read())
+
+
+def runs_of(server: ServerProcess) -> dict[str, Any]:
+    found = ask(server, "/api/2.0/mlflow/experiments/get-by-name?experiment_name=vision")["experiment"]
+    said = {"experiment_ids": [found["experiment_id"]], "run_view_type": "ALL", "max_results": 1000}
+    return {one["info"]["run_name"]: one for one in call(server, "runs/search", **said)["runs"]}
+
+
+def check(server: ServerProcess) -> None:
+    runs = runs_of(server)
+    assert len(runs) == RUNS
+    points = 0
+    for name, one in runs.items():
+        info, number = one["info"], int(name.split()[1])
+        assert info["start_time"] == 1000 + number
+        assert info["lifecycle_stage"] == ("deleted" if number == 1 else "active")
+        assert {param["key"]: param["value"] for param in one["data"]["params"]} == {"lr": str(number)}
+        for metric in range(METRICS):
+            query = f"run_id={info['run_id']}&metric_key=m{metric}"
+            history = ask(server, f"/api/2.0/mlflow/metrics/get-history?{query}")["metrics"]
+            points += len(history)
+            if metric == number % METRICS:
+                said = [(point["step"], point["timestamp"], float(point["value"])) for point in history]
+                for step, time_ms, value in said[:-1]:
+                    expected = math.nan if step % 50 == 49 else (step * number) % 13 / 3
+                    assert value == expected or (math.isnan(value) and math.isnan(expected))
+                    assert time_ms == 50 + step
+                assert said[-1] == (STEPS, 50 + STEPS, number / 7)
+    assert points == RUNS * METRICS * (STEPS + 1)
+    first = runs["run 0"]
+    assert (first["info"]["status"], first["info"]["end_time"]) == ("FINISHED", 7000)
+    assert first["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "iris"
+    assert first["inputs"]["dataset_inputs"][0]["tags"] == [{"key": "mlflow.data.context", "value": "training"}]
+    gone = ask(server, "/api/2.0/mlflow/experiments/get-by-name?experiment_name=gone")["experiment"]
+    assert gone["lifecycle_stage"] == "deleted"
+    model = ask(server, "/api/2.0/mlflow/registered-models/get?name=net")["registered_model"]
+    assert (model["description"], model["aliases"]) == ("words", [{"alias": "best", "version": "3"}])
+    versions = ask(server, "/api/2.0/mlflow/model-versions/search?filter=name%3D'net'")["model_versions"]
+    assert sorted(one["version"] for one in versions) == ["1", "3"]
+    assert {one["source"] for one in versions} == {f"runs:/{first['info']['run_id']}/model"}
+
+
+def test_everything_arrives_and_a_second_time_changes_nothing(
+    server_factory: Callable[..., ServerProcess], database: str
+) -> None:
+    server = server_factory()
+    said = run(server, database)
+    assert f"{RUNS} runs" in said
+    assert "1 files" in said
+    check(server)
+    run_id = runs_of(server)["run 0"]["info"]["run_id"]
+    listed = ask(server, f"/v1/runs/{run_id}/artifacts?recursive=1")["files"]
+    assert [(file["path"], file["size"]) for file in listed] == [("model/deep/net.txt", 7)]
+    again = run(server, database)
+    assert again.startswith("0 runs")
+    assert f"{RUNS} runs were here already" in again
+    check(server)
+
+
+def test_an_import_that_was_killed_goes_on(server_factory: Callable[..., ServerProcess], database: str) -> None:
+    server = server_factory()
+    process = subprocess.Popen(command(server, database, "--artifacts", "reference"))
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if len(runs_of(server)) >= RUNS // 3:
+                break
+        except (urllib.error.HTTPError, KeyError):
+            pass  # the experiment is not there yet
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(runs_of(server)) < RUNS, "it was over before it was killed"
+    said = run(server, database, "--artifacts", "reference")
+    assert not said.startswith(f"{RUNS} runs"), "nothing was skipped"
+    check(server)
+    tags = {tag["key"]: tag["value"] for tag in runs_of(server)["run 0"]["data"]["tags"]}
+    assert tags["stepstream.imported.artifact_uri"].startswith("file://")
+
+
+def test_one_experiment_can_be_taken_alone(server_factory: Callable[..., ServerProcess], database: str) -> None:
+    server = server_factory()
+    assert run(server, database, "--experiment", "gone").startswith("0 runs of 1 experiments")
+
+
+def test_what_is_no_source_is_said(server_factory: Callable[..., ServerProcess], database: str) -> None:
+    asked = command(server_factory(), "http://127.0.0.1:9")
+    environ = os.environ | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, env=environ)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "127.0.0.1" in done.stderr
