@@ -24,6 +24,7 @@ import sys, time
 from pathlib import Path
 import mlflow, sqlalchemy
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.http_dataset_source import HTTPDatasetSource
 uri, folder, runs, metrics, steps = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
@@ -31,16 +32,22 @@ mlflow.set_tracking_uri(uri)
 client = MlflowClient(uri)
 experiment = client.create_experiment("vision", artifact_location=f"file://{folder}/vision", tags={"team": "a"})
 client.delete_experiment(client.create_experiment("gone", artifact_location=f"file://{folder}/gone"))
-rows = []
+from mlflow.tracking._tracking_service.utils import _get_store
+engine = _get_store(uri).engine
+columns = "key, value, timestamp, step, run_uuid, is_nan"
+insert = sqlalchemy.text(f"INSERT INTO metrics ({columns}) VALUES (:k, :v, :t, :s, :r, :n)")
 for number in range(runs):
+    rows = []
     tags = {"kind": "ab"[number % 2]}
     run = client.create_run(experiment, start_time=1000 + number, run_name=f"run {number}", tags=tags)
     run_id = run.info.run_id
-    client.log_param(run_id, "lr", number)
+    last = [Metric(f"m{metric}", number / 7, 50 + steps, steps) for metric in range(metrics)]
+    client.log_batch(run_id, metrics=last, params=[Param("lr", str(number))])
     for metric in range(metrics):
-        client.log_metric(run_id, f"m{metric}", number / 7, 50 + steps, steps)
         for step in range(steps):
             rows.append((f"m{metric}", (step * number) % 13 / 3, 50 + step, step, run_id, step % 50 == 49))
+    with engine.begin() as connection:
+        connection.execute(insert, [dict(zip("kvtsrn", row)) for row in rows])
     if number == 0:
         Path(folder, "net.txt").write_text("weights")
         client.log_artifact(run_id, f"{folder}/net.txt", "model/deep")
@@ -57,11 +64,6 @@ for number in range(runs):
         client.delete_run(run_id)
     else:
         client.set_terminated(run_id, "FAILED", 8000)
-from mlflow.tracking._tracking_service.utils import _get_store
-columns = "key, value, timestamp, step, run_uuid, is_nan"
-with _get_store(uri).engine.begin() as connection:
-    text = sqlalchemy.text(f"INSERT INTO metrics ({columns}) VALUES (:k, :v, :t, :s, :r, :n)")
-    connection.execute(text, [dict(zip("kvtsrn", row)) for row in rows])
 """
 
 
