@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from stepstream_ingest import auth, telemetry
-from stepstream_ingest.api.lineage import LineageRoutes
+from stepstream_ingest.api.service import add_api
 from stepstream_ingest.artifacts.collect import Collector
 from stepstream_ingest.artifacts.manifest import Manifest
 from stepstream_ingest.artifacts.preview import Previews
@@ -27,17 +27,17 @@ from stepstream_ingest.drain import Drain
 from stepstream_ingest.errors import ApiError, DatabaseAway
 from stepstream_ingest.mlflow.artifacts import MlflowArtifactRoutes
 from stepstream_ingest.mlflow.browser import BrowserRoutes
-from stepstream_ingest.mlflow.service import Slices, add_mlflow
+from stepstream_ingest.mlflow.service import add_mlflow
+from stepstream_ingest.origin import Origins
 from stepstream_ingest.read.history import History
 from stepstream_ingest.read.routes import ReadRoutes
 from stepstream_ingest.registry.store import Registry
-from stepstream_ingest.retention.routes import RetentionRoutes
 from stepstream_ingest.retention.store import Retention
+from stepstream_ingest.slices import Slices
 from stepstream_ingest.tracking.experiments import Experiments
+from stepstream_ingest.tracking.heartbeats import Heartbeats
 from stepstream_ingest.tracking.models import LoggedModels
-from stepstream_ingest.tracking.routes import TrackingRoutes
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.tracking.store import TrackingStore
 from stepstream_ingest.worker_config import WorkerConfig
 from stepstream_ingest.write.admission import Admission
 from stepstream_ingest.write.commit import Committer
@@ -62,7 +62,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     readers = Database(config.dsn, max_connections=READER_CONNECTIONS)
     drain = Drain()
     queue = CommitQueue(Committer(database))
-    tracking = TrackingStore(database)
+    heartbeats = Heartbeats(database)
     app = web.Application(
         middlewares=[_errors, drain.middleware(), auth.middleware(config.token)],
         client_max_size=limits.MAX_REQUEST_BYTES,
@@ -71,37 +71,31 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     compaction = Compaction(database)
     FrameRoutes(queue, admission, compaction.delay_s).add_to(app)
     ReadRoutes(History(readers)).add_to(app)
-    TrackingRoutes(tracking).add_to(app)
     retention = Retention(database)
-    RetentionRoutes(retention).add_to(app)
     store = open_store(config.artifact_root, bytes.fromhex(config.artifact_secret), os.environ)
     manifest = Manifest(database)
     registry = Registry(database)
     uploads = _add_artifacts(app, database, store, manifest)
     BrowserRoutes(manifest, uploads, registry).add_to(app)
+    experiments, models = Experiments(database), LoggedModels(database)
     slices = Slices(
-        experiments=Experiments(database),
+        experiments=experiments,
         runs=Runs(database, readers),
-        models=LoggedModels(database),
+        models=models,
         registry=registry,
+        origins=Origins(registry, models, experiments),
         history=History(readers),
         served=Served(queue, admission, compaction.delay_s),
         retention=retention,
         manifest=manifest,
     )
     add_mlflow(app, slices)
-    LineageRoutes(
-        registry=registry,
-        runs=slices.runs,
-        models=slices.models,
-        experiments=slices.experiments,
-        manifest=manifest,
-    ).add_to(app)
-    _add_operations(app, tracking, drain)
+    add_api(app, slices, VERSION)
+    _add_operations(app, database, drain)
 
     async def run(_: web.Application) -> AsyncIterator[None]:
         queue.start()
-        background = [asyncio.create_task(_reap(tracking, config.heartbeat_timeout_s))]
+        background = [asyncio.create_task(_reap(heartbeats, config.heartbeat_timeout_s))]
         if config.compaction:
             background += [asyncio.create_task(compaction.run()), asyncio.create_task(retention.run())]
         yield
@@ -128,12 +122,12 @@ def _add_artifacts(app: web.Application, database: Database, store: Store, manif
     return uploads
 
 
-def _add_operations(app: web.Application, tracking: TrackingStore, drain: Drain) -> None:
+def _add_operations(app: web.Application, database: Database, drain: Drain) -> None:
     async def health(_: web.Request) -> web.Response:
         if drain.is_on:
             return web.json_response({"status": "draining"}, status=503)
         try:
-            await tracking.ping()
+            await database.fetch("SELECT 1")
         except DatabaseAway as error:
             return web.json_response({"status": "database away", "message": str(error)}, status=503)
         return web.json_response({"status": "ok"})
@@ -149,12 +143,12 @@ def _add_operations(app: web.Application, tracking: TrackingStore, drain: Drain)
     app.router.add_get(paths.METRICS, metrics)
 
 
-async def _reap(tracking: TrackingStore, timeout_s: float) -> None:
+async def _reap(heartbeats: Heartbeats, timeout_s: float) -> None:
     # Every worker does this: it is one idempotent statement, and no worker is special.
     while True:
         await asyncio.sleep(timeout_s / REAPER_SHARE)
         try:
-            lost = await tracking.fail_silent_runs(timeout_s)
+            lost = await heartbeats.fail_silent_runs(timeout_s)
         except DatabaseAway as error:
             LOGGER.warning("silent runs were not looked for: %s", error)
             continue

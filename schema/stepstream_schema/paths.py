@@ -5,6 +5,10 @@ from typing import Final
 FRAMES: Final = "/v1/frames"
 EXPERIMENTS: Final = "/v1/experiments"
 RUNS: Final = "/v1/runs"
+LOGGED_MODELS: Final = "/v1/logged-models"
+REGISTRY: Final = "/v1/registry/models"
+MODEL_VERSIONS: Final = "/v1/registry/versions"
+OPENAPI: Final = "/v1/openapi.json"
 HEALTH: Final = "/health"
 VERSION: Final = "/version"
 METRICS: Final = "/metrics"
@@ -51,4 +55,24 @@ def upload(upload_id: str) -> str:
 
 def lineage(name: str, version: str) -> str:
     """Where a version of a registered model comes from."""
-    return f"/v1/registry/models/{name}/versions/{version}/lineage"
+    return f"{REGISTRY}/{name}/versions/{version}/lineage"
+
+
+def experiment(experiment_id: str) -> str:
+    """One experiment."""
+    return f"{EXPERIMENTS}/{experiment_id}"
+
+
+def logged_model(model_id: str) -> str:
+    """One logged model."""
+    return f"{LOGGED_MODELS}/{model_id}"
+
+
+def registered_model(name: str) -> str:
+    """One registered model; the name is percent-encoded."""
+    return f"{REGISTRY}/{name}"
+
+
+def model_version(name: str, version: str) -> str:
+    """One version of a registered model."""
+    return f"{REGISTRY}/{name}/versions/{version}"

@@ -16,6 +16,7 @@ from stepstream_schema import batch, paths
 from stepstream_schema import frame as wire
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.records import Matrix, Record, Start
+from tests.integration.contract import Contract
 
 RUN = "0123456789abcdef0123456789abcdef"
 WRITER = 77
@@ -28,8 +29,11 @@ async def running(database_url: str, **settings: Any) -> AsyncIterator[TestClien
         root = settings.pop("artifact_root", None) or f"file://{directory}"
         config = WorkerConfig(dsn=database_url, artifact_root=parse(root), artifact_secret="5ec7e7" * 8, **settings)
         app, _ = create_app(config)
+        contract = Contract()
+        contract.add_to(app)
         async with TestClient(TestServer(app)) as client:
             yield client
+        assert contract.broken == []
 
 
 def frame(

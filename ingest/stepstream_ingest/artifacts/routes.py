@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 from aiohttp import web
 
-from stepstream_ingest.artifacts import announce
+from stepstream_ingest.artifacts import announce, messages
 from stepstream_ingest.artifacts.announce import invalid
 from stepstream_ingest.artifacts.collect import Collector
 from stepstream_ingest.artifacts.manifest import MAX_LISTED, File, Manifest, checked, checked_directory
@@ -18,6 +18,7 @@ from stepstream_ingest.artifacts.stores.headers import DOWNLOAD_HEADERS
 from stepstream_ingest.artifacts.stores.store import Signed
 from stepstream_ingest.artifacts.uploads import Begun, Uploads
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.openapi import JSON, Nothing, describes
 from stepstream_schema import limits, paths
 
 COMPLETED_AT_ONCE: Final = 16
@@ -48,6 +49,7 @@ class ArtifactRoutes:
         app.router.add_delete(paths.upload("{upload_id}"), self.abort)
         app.router.add_post(paths.ARTIFACT_GC, self.collect)
 
+    @describes(path={"run_id": UUID}, query=messages.Directory, answer=messages.Listing)
     async def list(self, request: web.Request) -> web.Response:
         """What lies in ?path=, or with ?recursive=1 below it; pages by ?after=."""
         owner = _id(request, "run_id")
@@ -64,6 +66,7 @@ class ArtifactRoutes:
             said["next"] = last if _flag(request, "recursive") else last.rpartition("/")[2]
         return _json(said)
 
+    @describes(path={"run_id": UUID}, query=messages.Path, answer=messages.Removed)
     async def remove(self, request: web.Request) -> web.Response:
         """Take ?path= from the tree; with ?path= empty, everything."""
         if "path" not in request.query:
@@ -74,6 +77,7 @@ class ArtifactRoutes:
             raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"there is no artifact {path!r:.300} in this run")
         return _json({"removed": removed})
 
+    @describes(path={"run_id": UUID}, body=messages.Announcement, answer=messages.BegunFiles)
     async def begin(self, request: web.Request) -> web.Response:
         """Announce files, and be told how to send each; what is refused is refused alone."""
         owner = _id(request, "run_id")
@@ -94,6 +98,7 @@ class ArtifactRoutes:
         begun = iter(await self._uploads.begin(owner, good) if good else ())
         return _json({"files": [one or self._begun(next(begun)) for one in answers]})
 
+    @describes(path={"upload_id": UUID}, body=messages.WantedParts, answer=messages.SignedParts)
     async def sign_parts(self, request: web.Request) -> web.Response:
         """Requests that send these parts."""
         parts = announce.parts((await _body(request)).get("parts"))
@@ -102,6 +107,7 @@ class ArtifactRoutes:
             {"parts": [{"number": number, **_signed(one)} for (number, _, _), one in zip(parts, signed, strict=True)]}
         )
 
+    @describes(body=messages.SentUploads, answer=messages.CompletedFiles)
     async def complete(self, request: web.Request) -> web.Response:
         """List files that have arrived; what has not is told alone."""
         said = (await _body(request)).get("uploads")
@@ -116,23 +122,27 @@ class ArtifactRoutes:
 
         return _json({"files": await asyncio.gather(*map(one, said))})
 
+    @describes(path={"upload_id": UUID}, answer=Nothing)
     async def abort(self, request: web.Request) -> web.Response:
         """Give an upload up."""
         await self._uploads.abort(_id(request, "upload_id"))
         return _json({})
 
+    @describes(path={"run_id": UUID}, body=messages.WantedFiles, answer=messages.FetchedFiles)
     async def urls(self, request: web.Request) -> web.Response:
         """Requests that fetch files."""
         wanted = _files(await _body(request), "paths")
         found = await self._manifest.files(_id(request, "run_id"), [checked(str(path)) for path in wanted])
         return _json({"files": [await self._fetch(str(path), found.get(str(path))) for path in wanted]})
 
+    @describes(path={"run_id": UUID}, query=messages.Path, status=302, answer_types=())
     async def content(self, request: web.Request) -> web.Response:
         """Where ?path= can be downloaded: a redirect, so that the bytes never pass through here."""
         file = await self._manifest.file(_id(request, "run_id"), checked(request.query.get("path", "")))
         signed = await self._get(file)
         return web.Response(status=302, headers={"Location": signed.url, "Cache-Control": "no-store"})
 
+    @describes(path={"run_id": UUID}, query=messages.Path, answer=messages.Preview, answer_types=(JSON, "image/*"))
     async def preview(self, request: web.Request) -> web.Response:
         """The beginning of ?path= as something to look at: text, JSON, a table or an image."""
         file = await self._manifest.file(_id(request, "run_id"), checked(request.query.get("path", "")))
@@ -140,6 +150,7 @@ class ArtifactRoutes:
         headers = DOWNLOAD_HEADERS | {"Content-Type": preview.content_type}
         return web.Response(body=preview.body, headers=headers)
 
+    @describes(body=messages.ArtifactCollection, answer=messages.CollectedArtifacts)
     async def collect(self, request: web.Request) -> web.Response:
         """Remove for a second what nothing refers to, or with dry_run say what there is."""
         body = await _body(request)

@@ -2,11 +2,13 @@
 
 from aiohttp import web
 
+from stepstream_ingest.artifacts import messages
 from stepstream_ingest.artifacts.stores.directory import READ_BYTES, DirectoryStore
 from stepstream_ingest.artifacts.stores.headers import DOWNLOAD_HEADERS, attachment, safe_type
 from stepstream_ingest.artifacts.stores.signature import BadSignature, Permit
 from stepstream_ingest.artifacts.stores.store import StoreRefused
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.openapi import BYTES, describes
 from stepstream_schema import paths
 
 
@@ -21,6 +23,7 @@ class StoreRoutes:
         app.router.add_put(paths.STORE + "/{key:.+}", self.put)
         app.router.add_get(paths.STORE + "/{key:.+}", self.get)
 
+    @describes(query=messages.Signature, body=bytes, body_type=BYTES, answer_types=())
     async def put(self, request: web.Request) -> web.Response:
         """Take one object, or one part."""
         permit = self._permit(request, "PUT")
@@ -33,6 +36,7 @@ class StoreRoutes:
             raise ApiError(400, "INVALID_PARAMETER_VALUE", str(error)) from error
         return web.Response(headers={"ETag": f'"{permit.part or permit.key.rpartition("/")[2]}"'})
 
+    @describes(query=messages.Signature, answer_types=(BYTES,))
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Hand out one object, or a range of it."""
         permit = self._permit(request, "GET")

@@ -14,12 +14,12 @@ import orjson
 from aiohttp import web
 from yarl import URL
 
+from stepstream_ingest import trees
 from stepstream_ingest.artifacts.manifest import MAX_LISTED, Entry, File, Manifest, checked, checked_directory
 from stepstream_ingest.artifacts.stores.directory import READ_BYTES
 from stepstream_ingest.artifacts.stores.store import Store
 from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.errors import ApiError
-from stepstream_ingest.mlflow import trees
 from stepstream_schema import limits
 
 PREFIXES: Final = ("/api/2.0/mlflow-artifacts", "/ajax-api/2.0/mlflow-artifacts")

@@ -6,14 +6,15 @@ from uuid import UUID
 import orjson
 from aiohttp import web
 
+from stepstream_ingest import trees
 from stepstream_ingest.artifacts.manifest import Manifest, checked
 from stepstream_ingest.artifacts.stores.directory import READ_BYTES
 from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.errors import ApiError
-from stepstream_ingest.mlflow import trees
 from stepstream_ingest.mlflow.artifacts import entry_at, redirect
-from stepstream_ingest.mlflow.fields import missing, model_uuid, run_uuid
+from stepstream_ingest.mlflow.fields import missing, run_uuid
 from stepstream_ingest.registry.store import Registry
+from stepstream_ingest.tracking.models import model_uuid
 
 MAX_UPLOAD_BYTES: Final = 10 * 2**20
 """As MLflow has it: larger files go by the proxy, or straight to the store."""

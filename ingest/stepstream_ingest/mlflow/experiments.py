@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from stepstream_ingest import filters
-from stepstream_ingest.mlflow import pages
+from stepstream_ingest import filters, pages
 from stepstream_ingest.mlflow.fields import Fields, experiment_number
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.values import view_type

@@ -163,13 +163,6 @@ def run_uuid(text: str) -> UUID:
     raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Run with id={text[:100]} not found")
 
 
-def model_uuid(text: str) -> UUID:
-    """The id of a logged model."""
-    if re.fullmatch("m-[0-9a-f]{32}", text):
-        return UUID(text[2:])
-    raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Logged model with ID '{text[:100]}' not found.")
-
-
 def experiment_number(text: str) -> int:
     """An experiment's id, which is a number in text."""
     number = _integer(text)

@@ -9,15 +9,15 @@ from uuid import UUID
 
 import numpy as np
 
+from stepstream_ingest import pages
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.keys import check_key
-from stepstream_ingest.mlflow import pages
-from stepstream_ingest.mlflow.fields import Fields, missing, model_uuid, run_uuid
+from stepstream_ingest.mlflow.fields import Fields, missing, run_uuid
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.read.history import History, Wanted, Window
 from stepstream_ingest.tracking import rules
-from stepstream_ingest.tracking.models import LoggedModels, ModelMetric
+from stepstream_ingest.tracking.models import LoggedModels, ModelMetric, model_uuid
 from stepstream_ingest.tracking.runs import Runs
 from stepstream_ingest.write.served import Said, Served
 from stepstream_schema.columns import Float64s, Int64s

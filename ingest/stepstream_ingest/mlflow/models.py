@@ -3,18 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from stepstream_ingest import filters
+from stepstream_ingest import filters, pages
 from stepstream_ingest.artifacts.manifest import Manifest, checked_directory
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.filters import Order
-from stepstream_ingest.mlflow import pages
 from stepstream_ingest.mlflow.artifacts import children
-from stepstream_ingest.mlflow.fields import Fields, experiment_number, missing, model_uuid, run_uuid
+from stepstream_ingest.mlflow.fields import Fields, experiment_number, missing, run_uuid
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.tracking.experiments import Experiments
 from stepstream_ingest.tracking.model_search import ModelOrder, OnDataset
-from stepstream_ingest.tracking.models import LoggedModel, LoggedModels, ModelMetric
+from stepstream_ingest.tracking.models import LoggedModel, LoggedModels, ModelMetric, model_uuid
 
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 5000

@@ -2,35 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from uuid import UUID
 
-import orjson
-
-from stepstream_ingest import filters
+from stepstream_ingest import filters, pages
 from stepstream_ingest.errors import ApiError
-from stepstream_ingest.mlflow import pages
-from stepstream_ingest.mlflow.fields import Fields, model_uuid, run_uuid
+from stepstream_ingest.mlflow.fields import Fields, run_uuid
 from stepstream_ingest.mlflow.router import Router
+from stepstream_ingest.origin import Origins
 from stepstream_ingest.registry import rules
 from stepstream_ingest.registry.store import Registry
 from stepstream_ingest.registry.values import Model, Version
-from stepstream_ingest.tracking.experiments import Experiments
-from stepstream_ingest.tracking.models import LoggedModel, LoggedModels
 
 MODELS_PAGE: Final = (100, 1000)
 """Default and most."""
 VERSIONS_PAGE: Final = (200_000, 200_000)
-VERSIONS_TAG: Final = "mlflow.modelVersions"
-"""On a logged model: the versions that it became."""
 
 
 class RegistryCalls:
-    """Translates to the slice `registry`, and asks `tracking` where a model comes from."""
+    """Translates to the slice `registry`."""
 
-    def __init__(self, registry: Registry, models: LoggedModels, experiments: Experiments) -> None:
+    def __init__(self, registry: Registry, origins: Origins) -> None:
         self._registry = registry
-        self._models = models
-        self._experiments = experiments
+        self._origins = origins
 
     def add_to(self, router: Router) -> None:
         """Register the endpoints."""
@@ -132,20 +124,16 @@ class RegistryCalls:
 
     async def create_version(self, said: Fields) -> Mapping[str, Any]:
         """The next version."""
-        name, source = said.required_text("name"), said.required_text("source")
-        origin = await self._origin(source, said.text("run_id", ""), said.text("model_id", ""))
-        version = await self._registry.create_version(
-            name,
-            source=source,
-            storage_location=origin.location,
-            run_id=origin.run_id,
-            model_id=origin.model.model_id if origin.model else None,
+        run_text = said.text("run_id", "")
+        version = await self._origins.create_version(
+            said.required_text("name"),
+            source=said.required_text("source"),
+            run_id=run_uuid(run_text) if run_text else None,
+            model_id=said.text("model_id", ""),
             run_link=said.text("run_link", ""),
             description=said.text("description", ""),
             tags=dict(said.pairs("tags")),
         )
-        if origin.model is not None:
-            await self._note_version(origin.model, version)
         return {"model_version": _version(version)}
 
     async def version(self, said: Fields) -> Mapping[str, Any]:
@@ -200,67 +188,6 @@ class RegistryCalls:
 
     async def _version(self, said: Fields) -> Version:
         return await self._registry.version(said.required_text("name"), _number(said))
-
-    async def _origin(self, source: str, run_text: str, model_text: str) -> "_Origin":
-        """Where a source leads, and what it says of the run and the logged model."""
-        rules.check_source(source)
-        run_id = run_uuid(run_text) if run_text else None
-        scheme, _, rest = source.partition(":")
-        first, _, second = rest.strip("/").partition("/")
-        if scheme == "runs" and run_id is not None and first != run_id.hex:
-            raise rules.bad_source(source, f"it belongs to another run than run_id {run_id.hex}")
-        if scheme == "models" and first.startswith("m-"):
-            if model_text and model_text != first:
-                raise rules.bad_source(source, f"it is another model than model_id {model_text}")
-            return await self._of_logged_model(first, run_id)
-        if scheme == "models":
-            version = await self._referred(source, first, second)
-            model = await self._models.get(version.model_id) if version.model_id else None
-            return _Origin(version.storage_location or version.source, run_id or version.run_id, model)
-        if model_text:
-            origin = await self._of_logged_model(model_text, run_id)
-            return _Origin(source, origin.run_id, origin.model)
-        return _Origin(source, run_id, None)
-
-    async def _of_logged_model(self, text: str, run_id: UUID | None) -> "_Origin":
-        model = await self._models.get(model_uuid(text))
-        experiment = await self._experiments.get(model.experiment_id)
-        location = f"{experiment.artifact_location}/models/m-{model.model_id.hex}/artifacts"
-        return _Origin(location, run_id or model.source_run_id, model)
-
-    async def _referred(self, source: str, name: str, rest: str) -> Version:
-        """The version that `models:/name/3`, `models:/name/Production` or `models:/name@alias` means."""
-        if "@" in name:
-            before, _, alias = name.partition("@")
-            return await self._registry.by_alias(before, alias)
-        if rest.isdigit():
-            return await self._registry.version(name, int(rest))
-        if rest.lower() == "latest":
-            return await self._registry.by_alias(name, "latest")
-        stage = rules.stage(rest)
-        model = await self._registry.get(name)
-        found = next((one for one in model.latest if one.stage == stage), None)
-        if found is None:
-            raise rules.bad_source(source, f"no version of {name} is in stage {stage}")
-        return found
-
-    async def _note_version(self, model: LoggedModel, version: Version) -> None:
-        try:
-            noted = orjson.loads(model.tags.get(VERSIONS_TAG, "[]"))
-        except orjson.JSONDecodeError:
-            noted = []
-        noted = noted if isinstance(noted, list) else []
-        # The client writes the same entry after us, with the version as text: it must be equal to ours.
-        entry = {"name": version.name, "version": str(version.version)}
-        if entry not in noted:
-            await self._models.set_tags(model.model_id, {VERSIONS_TAG: orjson.dumps([*noted, entry]).decode()})
-
-
-class _Origin:
-    """Where the files of a version are, and what they come from."""
-
-    def __init__(self, location: str, run_id: UUID | None, model: LoggedModel | None) -> None:
-        self.location, self.run_id, self.model = location, run_id, model
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -8,17 +8,17 @@ from uuid import UUID
 
 import orjson
 
-from stepstream_ingest import filters
+from stepstream_ingest import filters, pages
 from stepstream_ingest.artifacts.manifest import Manifest, checked_directory
 from stepstream_ingest.errors import ApiError
-from stepstream_ingest.mlflow import pages
 from stepstream_ingest.mlflow.artifacts import children
-from stepstream_ingest.mlflow.fields import Fields, experiment_number, missing, model_uuid
+from stepstream_ingest.mlflow.fields import Fields, experiment_number, missing
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.values import spoken_value, view_type
 from stepstream_ingest.retention.store import Retention
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.experiments import Experiments
+from stepstream_ingest.tracking.models import model_uuid
 from stepstream_ingest.tracking.runs import Dataset, Run, Runs
 from stepstream_schema.records import RUN_STATUSES
 

@@ -1,13 +1,11 @@
 """All of MLflow's tracking service that is spoken, and clear words for the rest."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
-from stepstream_ingest.artifacts.manifest import Manifest
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.mlflow.experiments import ExperimentCalls
 from stepstream_ingest.mlflow.metrics import MetricCalls
@@ -15,13 +13,7 @@ from stepstream_ingest.mlflow.models import ModelCalls
 from stepstream_ingest.mlflow.registry import RegistryCalls
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.runs import RunCalls
-from stepstream_ingest.read.history import History
-from stepstream_ingest.registry.store import Registry
-from stepstream_ingest.retention.store import Retention
-from stepstream_ingest.tracking.experiments import Experiments
-from stepstream_ingest.tracking.models import LoggedModels
-from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.write.served import Served
+from stepstream_ingest.slices import Slices
 
 SERVER_INFO: Final[Mapping[str, Any]] = {
     "store_type": "SqlStore",
@@ -31,20 +23,6 @@ SERVER_INFO: Final[Mapping[str, Any]] = {
     "multipart_downloads_enabled": True,
 }
 PREFIXES: Final = ("/api", "/ajax-api")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slices:
-    """What the protocol is translated to."""
-
-    experiments: Experiments
-    runs: Runs
-    models: LoggedModels
-    registry: Registry
-    history: History
-    served: Served
-    retention: Retention
-    manifest: Manifest
 
 
 def add_mlflow(app: web.Application, slices: Slices) -> None:
@@ -58,7 +36,7 @@ def add_mlflow(app: web.Application, slices: Slices) -> None:
         manifest=slices.manifest,
     ).add_to(router)
     MetricCalls(served=slices.served, runs=slices.runs, models=slices.models, history=slices.history).add_to(router)
-    RegistryCalls(slices.registry, slices.models, slices.experiments).add_to(router)
+    RegistryCalls(slices.registry, slices.origins).add_to(router)
     ModelCalls(slices.experiments, slices.models, slices.manifest).add_to(router)
     for prefix in PREFIXES:
         app.router.add_get(f"{prefix}/3.0/mlflow/server-info", _server_info)

@@ -10,7 +10,8 @@ import orjson
 from aiohttp import web
 
 from stepstream_ingest.errors import ApiError
-from stepstream_ingest.read import formats, view
+from stepstream_ingest.openapi import JSON, describes
+from stepstream_ingest.read import formats, messages, view
 from stepstream_ingest.read.formats import Columns
 from stepstream_ingest.read.history import MAX_ANSWER_POINTS, History, Wanted, Window
 from stepstream_ingest.read.layers import NO_RANK
@@ -25,6 +26,7 @@ MAX_SERIES: Final = 1_000
 """Metrics of one question."""
 DEFAULT_BUCKETS: Final = 1_000
 POINTS_PER_BUCKET: Final = 4
+COLUMNAR: Final = (JSON, paths.MSGPACK)
 
 
 class ReadRoutes:
@@ -40,6 +42,7 @@ class ReadRoutes:
         app.router.add_get(paths.run_ranks("{run_id}"), self.ranks)
         app.router.add_post(paths.HISTORY, self.many)
 
+    @describes(path={"run_id": UUID}, answer=messages.SeriesList)
     async def series(self, request: web.Request) -> web.Response:
         """The series of a run, each with its summary."""
         run_id = _run_id(request.match_info["run_id"])
@@ -47,6 +50,12 @@ class ReadRoutes:
         rows = await self._history.series(run_id)
         return formats.respond({"series": [_series(row) for row in rows]}, "json")
 
+    @describes(
+        path={"run_id": UUID},
+        query=messages.HistoryQuery,
+        answer=messages.Columns,
+        answer_types=(JSON, paths.MSGPACK, paths.ARROW),
+    )
     async def one(self, request: web.Request) -> web.StreamResponse:
         """One metric: in full, as buckets, or as at most so many of its points."""
         query = request.query
@@ -61,6 +70,7 @@ class ReadRoutes:
         # What was asked for, as it was asked.
         return formats.respond(answer | {"rank": query.get("rank"), "attempt": query.get("attempt")}, kind)
 
+    @describes(body=messages.HistoryQuestion, answer=messages.HistoryAnswer, answer_types=COLUMNAR)
     async def many(self, request: web.Request) -> web.Response:
         """Metrics of several runs on one axis of steps."""
         body = await _body(request)
@@ -76,6 +86,12 @@ class ReadRoutes:
             answer |= {"run_id": str(one["run_id"]), "rank": one.get("rank"), "attempt": one.get("attempt")}
         return formats.respond({"series": answers}, formats.negotiate(request))
 
+    @describes(
+        path={"run_id": UUID},
+        query=messages.RanksQuery,
+        answer=messages.RanksAnswer,
+        answer_types=(JSON, paths.MSGPACK),
+    )
     async def ranks(self, request: web.Request) -> web.Response:
         """One metric over all ranks of a run."""
         query = request.query

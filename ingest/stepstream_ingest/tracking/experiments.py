@@ -1,6 +1,7 @@
 """Experiments in the database: made, renamed, tagged, deleted and restored with their runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,19 +49,39 @@ class Experiments:
                 await connection.execute(self._sql["set_experiment_tag"], number, key, value)
         return int(number)
 
+    async def get_or_create(self, name: str, artifact_location: str, tags: Mapping[str, str]) -> Experiment:
+        """The experiment of a name; only where there is none, one with this location and these tags."""
+        if not await self._database.fetch(self._sql["experiment_by_name"], name):
+            with suppress_existing():
+                await self.create(name, artifact_location, tags)
+        return await self.by_name(name)
+
     async def get(self, experiment_id: int) -> Experiment:
         """One experiment, be it deleted."""
-        rows = await self._database.fetch(self._sql["experiment_by_id"], experiment_id)
-        if not rows:
+        found = await self.many([experiment_id])
+        if not found:
             raise _missing(f"No Experiment with id={experiment_id} exists")
-        return await self._experiment(rows[0])
+        return found[0]
+
+    async def many(self, experiment_ids: Sequence[int]) -> list[Experiment]:
+        """Experiments by their numbers, in that order; what is not there is left out."""
+        ids = list(experiment_ids)
+        rows = {row["experiment_id"]: row for row in await self._database.fetch(self._sql["experiments_by_ids"], ids)}
+        tags: dict[int, dict[str, str]] = {number: {} for number in ids}
+        for tag in await self._database.fetch(self._sql["experiment_tags"], ids):
+            tags[tag["experiment_id"]][tag["key"]] = tag["value"]
+        return [_experiment(rows[number], tags[number]) for number in ids if number in rows]
 
     async def by_name(self, name: str) -> Experiment:
         """One experiment, be it deleted."""
         rows = await self._database.fetch(self._sql["experiment_by_name"], name)
         if not rows:
             raise _missing(f"Could not find experiment with name '{name}'")
-        return await self._experiment(rows[0])
+        return await self.get(rows[0]["experiment_id"])
+
+    async def all_active(self) -> list[int]:
+        """The numbers of all that are not deleted."""
+        return [row["experiment_id"] for row in await self._database.fetch(self._sql["active_experiments"])]
 
     async def active(self, experiment_id: int) -> Experiment:
         """One that may be written to."""
@@ -76,7 +97,7 @@ class Experiments:
         """A page of the experiments that fit."""
         query = compile_search(filters, orders, stage=stage, limit=limit, offset=offset)
         rows = await self._database.fetch(query.sql, *query.arguments)
-        return [await self.get(row["experiment_id"]) for row in rows]
+        return await self.many([row["experiment_id"] for row in rows])
 
     async def rename(self, experiment_id: int, name: str) -> None:
         """A new name."""
@@ -111,12 +132,20 @@ class Experiments:
         if not await self._database.fetch(self._sql["move_experiment"], experiment_id, stage):
             raise _missing(f"No Experiment with id={experiment_id} exists that is not {stage} already")
 
-    async def _experiment(self, row: Any) -> Experiment:
-        tags = await self._database.fetch(self._sql["experiment_tags"], row["experiment_id"])
-        location = row["artifact_location"] or f"mlflow-artifacts:/{row['experiment_id']}"
-        return Experiment(
-            **dict(row) | {"artifact_location": location}, tags={tag["key"]: tag["value"] for tag in tags}
-        )
+
+def _experiment(row: Any, tags: Mapping[str, str]) -> Experiment:
+    location = row["artifact_location"] or f"mlflow-artifacts:/{row['experiment_id']}"
+    return Experiment(**dict(row) | {"artifact_location": location}, tags=tags)
+
+
+@contextmanager
+def suppress_existing() -> Iterator[None]:
+    """Somebody else has made it meanwhile."""
+    try:
+        yield
+    except ApiError as error:
+        if error.code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _missing(message: str) -> ApiError:

@@ -1,5 +1,6 @@
 """Logged models: what a run makes, before anybody registers it."""
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -164,6 +165,13 @@ class LoggedModels:
             if len(stored) < len(params):
                 there = sorted(params.keys() - {row["key"] for row in stored})
                 raise ApiError(400, "BAD_REQUEST", f"params of a model do not change, and it has {', '.join(there)}")
+
+
+def model_uuid(text: str) -> UUID:
+    """The id of a logged model, `m-` and 32 hex digits. Raises ApiError 404 for what can be none."""
+    if re.fullmatch("m-[0-9a-f]{32}", text):
+        return UUID(text[2:])
+    raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Logged model with ID '{text[:100]}' not found.")
 
 
 def _columns(said: Mapping[str, str]) -> tuple[list[str], list[str]]:

@@ -1,5 +1,6 @@
 """What keys, names and values may look like, as MLflow has it. Pure; each problem is the end of an error's message."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from stepstream_ingest.errors import ApiError
@@ -40,6 +41,20 @@ def check_model_name(name: str) -> str:
             f"contain the following characters: {list(MODEL_NAME_FORBIDDEN)}."
         )
     return _without_nul(name, "the model's name")
+
+
+def check_dataset(said: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    """What a dataset is called, and the tags of its use. Raises ApiError."""
+    if not said["name"]:
+        raise invalid("a dataset needs a name")
+    for name, most in MAX_DATASET.items():
+        if len(_without_nul(said[name], f"the dataset's {name}")) > most:
+            raise invalid(f"'{name}' exceeds the maximum length of {most} characters")
+    for key, value in tags.items():
+        if len(key) > MAX_INPUT_TAG_KEY or len(value) > MAX_INPUT_TAG_VALUE:
+            allowed = f"{MAX_INPUT_TAG_KEY} and {MAX_INPUT_TAG_VALUE} characters"
+            raise invalid(f"key and value of a dataset's tag exceed the maximum length of {allowed}")
+        _without_nul(key + value, "a dataset's tag")
 
 
 def param_value(key: str, value: str) -> str:

@@ -54,6 +54,8 @@ class Run:
 
     run_id: UUID
     experiment_id: int
+    experiment: str
+    """Its name."""
     name: str
     user_id: str
     status: str
@@ -70,6 +72,32 @@ class Run:
     """(direction, model, step)"""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """A process that has sent frames."""
+
+    writer: int
+    rank: int | None
+    attempt: int
+    """Packed, see stepstream_schema.attempt."""
+    status: str | None
+    frames: int
+    """All up to this number have come."""
+    seen_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A run as its writers tell it."""
+
+    announced: bool
+    """Its start has come; else it is a place for what came before."""
+    lost: bool
+    """It is marked failed because nothing is heard of it."""
+    param_conflicts: int
+    writers: Sequence[Writer]
+
+
 class Runs:
     """Law: a request is applied whole or not at all, and never to a deleted run. Raises ApiError, DatabaseAway."""
 
@@ -81,27 +109,50 @@ class Runs:
         self._numbers = itertools.count(time.time_ns())
 
     async def create(
-        self, experiment_id: int, *, name: str, user: str, start_time_ms: int, tags: Mapping[str, str]
+        self,
+        experiment_id: int,
+        *,
+        name: str,
+        user: str,
+        start_time_ms: int,
+        tags: Mapping[str, str],
+        run_id: UUID | None = None,
     ) -> UUID:
-        """A run in an active experiment; its id."""
-        run_id = uuid4()
+        """A run in an active experiment; its id. One that is there already, by an id that is given, stays as it is."""
+        run_id = run_id or uuid4()
         if name and tags.get(NAME_TAG, name) != name:
             raise rules.invalid(
                 "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
                 f"(run_name='{name}', mlflow.runName='{tags[NAME_TAG]}')."
             )
         name = name or tags.get(NAME_TAG) or run_name(run_id.hex)
+        for key in tags:
+            check_key(key, "tag")
         said = {key: rules.tag_value(key, value) for key, value in tags.items()} | {NAME_TAG: name}
         async with self._database.connection() as connection, connection.transaction():
-            await connection.execute(self._sql["new_run"], run_id, experiment_id, name, user, start_time_ms)
-            await self._tag(connection, run_id, said)
+            new = await connection.fetchval(self._sql["new_run"], run_id, experiment_id, name, user, start_time_ms)
+            if new is not None:
+                await self._tag(connection, run_id, said)
         return run_id
+
+    async def finish(self, run_id: UUID, status: str, end_time_ms: int | None) -> None:
+        """End a run, unless something later has been said of its status."""
+        end = time.time_ns() // 1_000_000 if end_time_ms is None else end_time_ms
+        await self._database.fetch(self._sql["finish_run"], run_id, status, end)
+
+    async def job(self, run_id: UUID) -> Job:
+        """What frames have said of it. Raises ApiError 404."""
+        rows = await self._readers.fetch(self._sql["run_job"], run_id)
+        if not rows:
+            raise _missing(run_id)
+        writers = await self._readers.fetch(self._sql["run_writers"], run_id)
+        return Job(**dict(rows[0]), writers=[Writer(**dict(row)) for row in writers])
 
     async def get(self, run_id: UUID) -> Run:
         """One run, be it deleted."""
         found = await self.many([run_id])
         if not found:
-            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id.hex} not found")
+            raise _missing(run_id)
         return found[0]
 
     async def many(self, run_ids: Sequence[UUID]) -> list[Run]:
@@ -205,6 +256,8 @@ class Runs:
 
     async def log_datasets(self, run_id: UUID, experiment_id: int, datasets: Sequence[Dataset]) -> None:
         """What the run has read; a dataset is known by its name and digest."""
+        for one in datasets:
+            rules.check_dataset({name: getattr(one, name) for name in rules.MAX_DATASET}, one.tags)
         async with self._database.connection() as connection, connection.transaction():
             await self._lock(connection, run_id)
             columns = zip(
@@ -280,9 +333,13 @@ class Runs:
 
 def _check_stage(run_id: UUID, stage: str | None) -> None:
     if stage is None:
-        raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id.hex} not found")
+        raise _missing(run_id)
     if stage != "active":
         raise rules.invalid(f"The run {run_id.hex} must be in the 'active' state. Current state is {stage}.")
+
+
+def _missing(run_id: UUID) -> ApiError:
+    return ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id.hex} not found")
 
 
 def _by_run(rows: Sequence[Any]) -> dict[UUID, dict[str, str]]:

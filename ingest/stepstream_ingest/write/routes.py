@@ -8,9 +8,11 @@ from typing import Any, Final
 
 import orjson
 from aiohttp import web
+from msgspec import Struct
 
 from stepstream_ingest import telemetry
 from stepstream_ingest.errors import ApiError, DatabaseAway
+from stepstream_ingest.openapi import describes
 from stepstream_ingest.write.admission import Admission
 from stepstream_ingest.write.candidate import Candidate, Refusal, validate
 from stepstream_ingest.write.queue import CommitQueue, Committed
@@ -20,6 +22,40 @@ from stepstream_schema.errors import FrameError
 RETRY_FULL_S: Final = 1
 RETRY_AWAY_S: Final = 2
 RETRY_BEHIND_S: Final = 2
+
+
+class RefusedFrame(Struct, kw_only=True, frozen=True):
+    """A frame that will never be stored; its neighbours are."""
+
+    index: int
+    code: str
+    message: str
+
+
+class AheadFrame(Struct, kw_only=True, frozen=True):
+    """A frame that came too far ahead of its writer's mark; send it again after those before it."""
+
+    index: int
+    mark: int
+
+
+class Conflict(Struct, kw_only=True, frozen=True):
+    """A param that has another value already."""
+
+    run_id: str
+    key: str
+    stored: str
+    refused: str
+
+
+class Fates(Struct, kw_only=True, frozen=True):
+    """What became of each frame."""
+
+    stored: int
+    duplicates: int
+    refused: list[RefusedFrame]
+    ahead: list[AheadFrame]
+    param_conflicts: list[Conflict]
 
 
 class FrameRoutes:
@@ -34,6 +70,7 @@ class FrameRoutes:
         """Register the route."""
         app.router.add_post(paths.FRAMES, self.post)
 
+    @describes(body=bytes, body_type=paths.MSGPACK, answer=Fates)
     async def post(self, request: web.Request) -> web.Response:
         """Store frames; the answer names the fate of each."""
         size = request.content_length

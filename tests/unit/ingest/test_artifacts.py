@@ -6,7 +6,7 @@ from stepstream_ingest.artifacts.parts import gaps
 from stepstream_ingest.artifacts.stores import root
 from stepstream_ingest.artifacts.stores.headers import attachment, safe_type
 from stepstream_ingest.artifacts.stores.store import Part, object_id, object_key
-from stepstream_ingest.mlflow.trees import ELSEWHERE, place
+from stepstream_ingest.trees import ELSEWHERE, place
 
 RUN = "0123456789abcdef0123456789abcdef"
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepstream_ingest import pages
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.filters import Comparison, Order, parse, parse_order
-from stepstream_ingest.mlflow import pages
 from stepstream_ingest.tracking.model_search import compile_search
 
 

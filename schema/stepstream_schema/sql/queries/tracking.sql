@@ -1,49 +1,29 @@
--- name: create_experiment
--- The experiment of that name, made if there is none.
-INSERT INTO experiments (name) VALUES ($1) ON CONFLICT DO NOTHING
-
 -- name: experiment_by_name
--- One experiment.
+-- The number of an experiment.
+SELECT experiment_id FROM experiments WHERE name = $1
+
+-- name: experiments_by_ids
+-- Experiments.
 SELECT experiment_id, name, lifecycle_stage, created_at_ms, updated_at_ms, artifact_location
-FROM experiments WHERE name = $1
+FROM experiments WHERE experiment_id = ANY($1::bigint[])
 
--- name: experiment_by_id
--- One experiment.
-SELECT experiment_id, name, lifecycle_stage, created_at_ms, updated_at_ms, artifact_location
-FROM experiments WHERE experiment_id = $1
+-- name: experiment_tags
+-- Tags of experiments.
+SELECT experiment_id, key, value FROM experiment_tags WHERE experiment_id = ANY($1::bigint[]) ORDER BY experiment_id, key
 
--- name: list_experiments
--- All of them, newest first.
-SELECT experiment_id, name, lifecycle_stage, created_at_ms, updated_at_ms, artifact_location FROM experiments
-ORDER BY created_at_ms DESC, experiment_id DESC LIMIT $1
+-- name: active_experiments
+-- All that are not deleted.
+SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'active'
 
--- name: create_run
--- A run that is announced by a request rather than by a frame; an existing one stays as it is.
+-- name: new_run
+-- A run that is made by a request; nothing when it is there, which may be by a frame.
 INSERT INTO runs (run_id, experiment_id, name, user_id, start_time_ms) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT DO NOTHING
+ON CONFLICT DO NOTHING RETURNING run_id
 
--- name: get_run
--- One run.
-SELECT r.run_id, r.experiment_id, e.name AS experiment, r.name, r.user_id, r.status, r.start_time_ms, r.end_time_ms,
-    r.announced, r.lost, r.lifecycle_stage
-FROM runs AS r JOIN experiments AS e USING (experiment_id)
-WHERE r.run_id = $1
-
--- name: list_runs
--- The newest runs of an experiment, or of all when none is given.
-SELECT r.run_id, r.experiment_id, e.name AS experiment, r.name, r.user_id, r.status, r.start_time_ms, r.end_time_ms,
-    r.announced, r.lost, r.lifecycle_stage
-FROM runs AS r JOIN experiments AS e USING (experiment_id)
-WHERE $1::bigint IS NULL OR r.experiment_id = $1
-ORDER BY r.start_time_ms DESC NULLS LAST, r.run_id LIMIT $2
-
--- name: run_params
--- The params of a run.
-SELECT key, value FROM params WHERE run_id = $1 ORDER BY key
-
--- name: run_tags
--- The tags of a run.
-SELECT key, value FROM tags WHERE run_id = $1 AND value IS NOT NULL ORDER BY key
+-- name: run_job
+-- What frames have said of a run as a job.
+SELECT announced, lost, (SELECT count(*) FROM param_conflicts WHERE run_id = $1) AS param_conflicts
+FROM runs WHERE run_id = $1
 
 -- name: run_writers
 -- Who has written to a run.
@@ -51,9 +31,9 @@ SELECT w.writer, w.rank, w.attempt, w.status, w.mark AS frames,
     (extract(epoch FROM w.seen_at) * 1000)::bigint AS seen_at_ms
 FROM writers AS w WHERE w.run_id = $1 ORDER BY w.rank NULLS FIRST, w.attempt, w.writer
 
--- name: count_param_conflicts
--- How many params were refused.
-SELECT count(*) FROM param_conflicts WHERE run_id = $1
+-- name: run_tags
+-- The tags of a run.
+SELECT key, value FROM tags WHERE run_id = $1 AND value IS NOT NULL ORDER BY key
 
 -- name: finish_run
 -- A request ends the run; a statement of a later time stays.
@@ -77,10 +57,6 @@ RETURNING r.run_id
 -- name: new_experiment
 -- A new experiment; nothing when the name is taken, be it by a deleted one.
 INSERT INTO experiments (name, artifact_location) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING experiment_id
-
--- name: experiment_tags
--- The tags of an experiment.
-SELECT key, value FROM experiment_tags WHERE experiment_id = $1 ORDER BY key
 
 -- name: set_experiment_tag
 -- The last value stays.
@@ -113,10 +89,6 @@ WITH moved AS (
     WHERE experiment_id IN (SELECT experiment_id FROM moved)
 )
 SELECT experiment_id FROM moved
-
--- name: new_run
--- A run that is made by a request.
-INSERT INTO runs (run_id, experiment_id, name, user_id, start_time_ms) VALUES ($1, $2, $3, $4, $5)
 
 -- name: update_run
 -- What is null stays as it is.
@@ -262,7 +234,7 @@ ORDER BY d.experiment_id, d.name, d.digest, context LIMIT $2
 -- name: runs_by_ids
 -- Runs, with where their artifacts lie.
 SELECT r.run_id, r.experiment_id, r.name, r.user_id, r.status, r.start_time_ms, r.end_time_ms, r.lifecycle_stage,
-    coalesce(nullif(e.artifact_location, ''), 'mlflow-artifacts:/' || r.experiment_id) AS artifact_location
+    e.name AS experiment, coalesce(nullif(e.artifact_location, ''), 'mlflow-artifacts:/' || r.experiment_id) AS artifact_location
 FROM runs AS r JOIN experiments AS e USING (experiment_id) WHERE r.run_id = ANY($1::uuid[])
 
 -- name: params_of_runs

@@ -1,4 +1,4 @@
-"""Page tokens of MLflow's protocol: where the next page begins, and of which question. Pure."""
+"""Page tokens: where the next page begins, and of which question. Pure."""
 
 import base64
 import binascii
