@@ -43,13 +43,21 @@ class AsyncRun:
         """Log values that belong together; see `Run.log`."""
         self._run.log(metrics, step)
 
-    def log_metric(self, key: str, value: Any, step: int | None = None) -> None:
-        """Log one value."""
-        self._run.log_metric(key, value, step)
+    def log_metric(self, key: str, value: Any, step: int | None = None, timestamp: int | None = None) -> None:
+        """Log one value; see `Run.log_metric`."""
+        self._run.log_metric(key, value, step, timestamp)
 
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """The same as `log`."""
-        self._run.log(metrics, step)
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, timestamp: int | None = None) -> None:
+        """The same as `log`; see `Run.log_metrics`."""
+        self._run.log_metrics(metrics, step, timestamp)
+
+    def log_input(self, dataset: Any, context: str | None = None, tags: Mapping[str, object] | None = None) -> None:
+        """Say that the run reads a dataset; see `Run.log_input`."""
+        self._run.log_input(dataset, context, tags)
+
+    def delete_tag(self, key: str) -> None:
+        """Remove a tag."""
+        self._run.delete_tag(key)
 
     def log_param(self, key: str, value: object) -> None:
         """Log a parameter; the first value that is stored stays."""

@@ -104,12 +104,14 @@ class Buffer:
         # Copied in one step of the interpreter: another thread may append while this one counts.
         return deferred + sum(len(row[2]) for row in list(self.rows))
 
-    def push(self, values: dict[str, float], step: int | None) -> bool:
-        """Take one row; the caller gives `values` away. Without a step, calls are counted."""
+    def push(self, values: dict[str, float], step: int | None, at_ns: int | None = None) -> bool:
+        """Take one row, of now or of `at_ns`; the caller gives `values` away. Without a step, calls are counted."""
         size = ROW_BYTES + VALUE_BYTES * len(values)
         if self._used + size > self._max_bytes:
             return False
-        self.rows.append((next(self._calls) if step is None else step, time.time_ns(), values))
+        if step is None:
+            step = next(self._calls)
+        self.rows.append((step, time.time_ns() if at_ns is None else at_ns, values))
         self._used += size
         if self._used > self._wake_bytes or len(self.rows) > self.fast_rows > 0:
             self._wake()
@@ -117,7 +119,7 @@ class Buffer:
             self._widen(len(values), size)
         return True
 
-    def push_deferred(self, values: "dict[str, float | Deferred]", step: int | None) -> bool:
+    def push_deferred(self, values: "dict[str, float | Deferred]", step: int | None, at_ns: int | None = None) -> bool:
         """Take one row in which some values are still on a device."""
         size = ROW_BYTES + VALUE_BYTES * len(values)
         waiting = sum(isinstance(value, Deferred) for value in values.values())
@@ -128,7 +130,7 @@ class Buffer:
                 step = next(self._calls)
             self._used += size
             self._deferred_values += waiting
-            self._deferred.append((step, time.time_ns(), values))
+            self._deferred.append((step, time.time_ns() if at_ns is None else at_ns, values))
         return True
 
     def push_note(self, note: Note) -> bool:

@@ -13,6 +13,14 @@ StepStreamError
 class StepStreamError(Exception):
     """Everything this package raises on purpose."""
 
+    error_code: str = "INVALID_PARAMETER_VALUE"
+    """In the words of MLflow's protocol."""
+
+    @property
+    def message(self) -> str:
+        """What happened."""
+        return str(self)
+
 
 class ConfigurationError(StepStreamError, ValueError):
     """Settings that cannot be meant; nothing has started and nothing is lost."""
@@ -29,10 +37,12 @@ class BadValue(StepStreamError, TypeError):
 class QueryError(StepStreamError):
     """The server did not answer a question as it was asked; what is logged is safe."""
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, error_code: str = "TEMPORARILY_UNAVAILABLE") -> None:
         super().__init__(message)
         self.status = status
         """HTTP status, where the server answered."""
+        self.error_code = error_code
+        """What the server calls it; TEMPORARILY_UNAVAILABLE where it did not answer."""
 
 
 class ArtifactError(StepStreamError, ValueError):

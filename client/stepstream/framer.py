@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from stepstream import inputs
 from stepstream.buffer import Note, Row
 from stepstream.keys import key_problem
 from stepstream_schema import frame as wire
@@ -235,7 +236,9 @@ def _note_records(notes: Iterable[Note]) -> Iterator[Record]:
     chars = 0
     for note in notes:
         chars += len(note.key) + len(note.value or "")
-        if note.kind == "param":
+        if note.kind == inputs.KIND:
+            yield inputs.record(note.value or "")
+        elif note.kind == "param":
             params.append((note.key, note.value or ""))
         else:
             tags.append((note.key, note.value, note.time_ms))

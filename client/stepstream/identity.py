@@ -33,7 +33,7 @@ def detect(
     """
     rank, world_size = _rank(environ), _world_size(environ)
     return JobIdentity(
-        run_id=_given(environ, run_id) or _derived(environ, parent, world_size, ordinal),
+        run_id=given(environ, run_id) or _derived(environ, parent, world_size, ordinal),
         rank=rank,
         local_rank=_local_rank(environ),
         world_size=world_size,
@@ -53,7 +53,8 @@ def normalise(run_id: str, source: str = "run_id") -> str:
     return digits
 
 
-def _given(environ: Mapping[str, str], run_id: str | None) -> str | None:
+def given(environ: Mapping[str, str], run_id: str | None) -> str | None:
+    """The run that somebody has named, rather than the launcher's. Raises ConfigurationError."""
     if run_id:
         return normalise(run_id)
     for name in ("STEPSTREAM_RUN_ID", "MLFLOW_RUN_ID"):

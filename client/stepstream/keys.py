@@ -3,6 +3,11 @@
 from stepstream_schema import limits
 
 
+def clean(value: object) -> str:
+    """A value as text that every store takes: without NUL, and with what is no Unicode replaced."""
+    return str(value).replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def key_problem(key: object) -> str:
     """Why `key` cannot name a metric, param or tag; empty when it can."""
     if not isinstance(key, str):

@@ -1,6 +1,5 @@
 """Everything behind a run's buffer: framer, spool, sealer and sender, opened off the calling thread."""
 
-import os
 from dataclasses import dataclass
 
 from stepstream import process
@@ -26,6 +25,7 @@ class WriterIdentity:
     attempt: Attempt
     experiment: str
     run_name: str
+    user: str
     start_time_ms: int
 
 
@@ -48,7 +48,7 @@ class Pipeline:
             experiment=identity.experiment[:500],
             name=identity.run_name[:500],
             time_ms=identity.start_time_ms,
-            user=(os.environ.get("USER") or os.environ.get("LOGNAME") or "")[:500],
+            user=identity.user,
             heartbeat_s=int(HEARTBEAT_S),
         )
         self.outbox = Outbox(spool, SpoolReader(settings.spool_dir, identity.run_id, identity.writer), notices)

@@ -34,6 +34,14 @@ class Server:
         """The body of an answer to bytes of any kind."""
         return self._ask(method, path, body, "application/json", content_type)
 
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> dict[str, Any]:
+        """The JSON object that answers; a parameter that is None is not sent."""
+        given = {name: value for name, value in query.items() if value is not None}
+        whole = f"{path}?{urlencode(given)}" if given else path
+        sent = json.dumps(body).encode() if body is not None else None
+        answer: dict[str, Any] = json.loads(self._ask(method, whole, sent, "application/json"))
+        return answer
+
     def delete(self, path: str) -> dict[str, Any]:
         """The JSON object that answers a DELETE."""
         answer: dict[str, Any] = json.loads(self._ask("DELETE", path, None, "application/json"))
@@ -62,13 +70,15 @@ class Server:
                 answer: bytes = response.read()
                 return answer
         except urllib.error.HTTPError as error:
-            raise QueryError(_reason(error), status=error.code) from error
+            code, message = _reason(error)
+            raise QueryError(message, status=error.code, error_code=code) from error
         except OSError as error:
             raise QueryError(f"{self.uri} cannot be reached ({error}); is STEPSTREAM_TRACKING_URI right?") from error
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
+def _reason(error: urllib.error.HTTPError) -> tuple[str, str]:
     try:
-        return str(json.loads(error.read())["message"])
+        said = json.loads(error.read())
+        return str(said["error_code"]), str(said["message"])
     except (ValueError, KeyError, TypeError):
-        return f"the server answered {error.code} {error.reason}"
+        return "HTTP_ERROR", f"the server answered {error.code} {error.reason}"

@@ -6,28 +6,29 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from time import time_ns
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from stepstream import lifecycle, settings
+from stepstream import active, lifecycle, settings
 from stepstream.buffer import Buffer, Note
 from stepstream.errors import ArtifactError, BadValue
-from stepstream.keys import key_problem
+from stepstream.keys import clean, key_problem
 from stepstream.notices import Notices
 from stepstream.report import FinishReport, Lag, Stats
+from stepstream.run_artifacts import RunArtifacts
 from stepstream.values import IMMEDIATE, Deferred, capture
-from stepstream_schema import limits
+from stepstream_schema import limits, paths
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.run_names import run_name as run_name_of
 
 if TYPE_CHECKING:
     import pandas
 
-    from stepstream.artifacts.handle import Upload
     from stepstream.artifacts.uploader import Uploader
+    from stepstream.entities import RunData
     from stepstream.pipeline import Pipeline
+    from stepstream.run_info import OpenRunInfo
     from stepstream.sender import Sender
 
 WAKE_BYTES: Final = 4 * 2**20
@@ -36,12 +37,15 @@ WAKE_BYTES: Final = 4 * 2**20
 LOAD_TIMEOUT_S: Final = 10.0
 """How long a fork waits, at most, for the modules that a run has just begun to load; it takes a third of a second."""
 
+DESCRIBE_S: Final = 2.0
+"""How long finish() waits, at most, for what is asked of git; a run that ends at once still says its commit."""
+
 # Senders of the parent process, kept alive in forked children: collecting their sockets would take them out of the
 # epoll set that the child shares with its parent.
 _ABANDONED: list[object] = []
 
 
-class Run:
+class Run(RunArtifacts):
     """One writer of one run.
 
     Law: after construction nothing that logs blocks on the network or raises; what is lost is counted in `stats` and
@@ -58,7 +62,10 @@ class Run:
         self.rank = rank
         self.attempt = attempt
         self._settings = settings
+        self.status = "RUNNING"
+        """As this process has said it."""
         self._start_time_ms = time.time_ns() // 1_000_000
+        self._info: OpenRunInfo | None = None
         self._notices = Notices()
         self._is_child = False
         self._finished: FinishReport | None = None
@@ -91,6 +98,7 @@ class Run:
     def _open(self) -> None:
         """Load the heavy modules and start the threads, off the calling thread."""
         try:
+            from stepstream import code_version
             from stepstream.pipeline import Pipeline, WriterIdentity
 
             writer = WriterIdentity(
@@ -100,6 +108,7 @@ class Run:
                 attempt=self.attempt,
                 experiment=self.experiment,
                 run_name=self.name,
+                user=code_version.user()[: limits.MAX_NAME_CHARS],
                 start_time_ms=self._start_time_ms,
             )
             pipeline = Pipeline(identity=writer, settings=self._settings, buffer=self._buffer, notices=self._notices)
@@ -119,11 +128,19 @@ class Run:
             )
             self._sender = sender
             sender.start()
+            self._describe()
         except Exception as error:  # noqa: BLE001 - said, and the training goes on
             self._notices.once("open", f"the tracker could not start, and nothing will be stored: {error!r}")
         finally:
             self._ready.set()
             self._loaded.set()
+
+    def _describe(self) -> None:
+        # The ranks of a job run one script: one of them says which.
+        if not self._is_child and self.rank in (None, 0):
+            from stepstream import code_version
+
+            self.set_tags(code_version.tags())
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log values that belong together, at `step`; without one, calls are counted from 0.
@@ -149,13 +166,16 @@ class Run:
         except Exception:  # noqa: BLE001 - the law of this class; what cannot even be added up is told apart here
             self._log_or_count(metrics, step)
 
-    def log_metric(self, key: str, value: Any, step: int | None = None) -> None:
-        """Log one value."""
-        self.log({key: value}, step)
+    def log_metric(self, key: str, value: Any, step: int | None = None, timestamp: int | None = None) -> None:
+        """Log one value, now or at `timestamp`, in ms since the epoch."""
+        self.log_metrics({key: value}, step, timestamp)
 
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """The same as `log`."""
-        self.log(metrics, step)
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, timestamp: int | None = None) -> None:
+        """The same as `log`, now or at `timestamp`, in ms since the epoch."""
+        if timestamp is None:
+            self.log(metrics, step)
+        else:
+            self._log_or_count(metrics, step, timestamp)
 
     def log_param(self, key: str, value: object) -> None:
         """Log a parameter; the first value that is stored stays."""
@@ -168,39 +188,53 @@ class Run:
 
     def set_tag(self, key: str, value: object) -> None:
         """Set a tag; the last value stays."""
-        self._note("tag", key, value, limits.MAX_TAG_VALUE_CHARS)
+        self._note("tag", key, str(value), limits.MAX_TAG_VALUE_CHARS)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
         for key, value in dict(tags).items():
             self.set_tag(key, value)
 
-    def log_artifact(self, local: "str | os.PathLike[str] | IO[Any]", artifact_path: str | None = None) -> "Upload":
-        """Send a file to the run's artifacts, in the background; wait() on what it returns, or for finish().
+    def resume(self, time_ms: int) -> None:
+        """Say that the run goes on, which may have ended before."""
+        try:
+            if self.rank in (None, 0):
+                self._push_note(Note("status", "", "RUNNING", time_ms))
+        except Exception as error:  # noqa: BLE001 - the law of this class
+            self._bad(error)
 
-        A path goes into the directory `artifact_path`, under its own name, and may be removed or replaced at once. What
-        a file object holds goes to `artifact_path` itself, and is read in the background: close it only when the
-        upload is done. Raises ArtifactError for a file or path that cannot be used.
-        """
-        if isinstance(local, str | os.PathLike):
-            return self._artifacts().put_file(Path(local), artifact_path)
-        if not artifact_path:
-            raise ArtifactError("say under which path a file object is stored: log_artifact(file, 'model/weights.bin')")
-        return self._artifacts().put_stream(local, artifact_path)
+    def delete_tag(self, key: str) -> None:
+        """Remove a tag."""
+        self._note("tag", key, None, limits.MAX_TAG_VALUE_CHARS)
 
-    def log_artifacts(self, directory: "str | os.PathLike[str]", artifact_path: str | None = None) -> "Upload":
-        """Send every file below a directory, in the background; ranks that send theirs make one tree."""
-        return self._artifacts().put_directory(Path(directory), artifact_path)
+    def log_input(self, dataset: Any, context: str | None = None, tags: Mapping[str, object] | None = None) -> None:
+        """Say that the run reads a dataset, of `stepstream.data` or of MLflow's, or a mapping with name and digest."""
+        try:
+            from stepstream import inputs
 
-    def log_text(self, text: str, artifact_path: str) -> "Upload":
-        """Store a text as an artifact."""
-        return self._artifacts().put_bytes(text.encode(), artifact_path)
+            note = inputs.note(dataset, context, tags or {}, time.time_ns() // 1_000_000)
+            self._push_note(note)
+        except Exception as error:  # noqa: BLE001 - the law of this class
+            self._bad(error)
 
-    def download_artifacts(self, path: str = "", destination: "str | os.PathLike[str]" = ".") -> Path:
-        """Fetch a file of this run, or everything below a directory; where it lies then. Raises ArtifactError."""
-        from stepstream.artifacts.download import download
+    @property
+    def info(self) -> "OpenRunInfo":
+        """What the run is, under MLflow's names; what only the server knows is asked when it is read."""
+        if self._info is None:
+            from stepstream.query import Server
+            from stepstream.run_info import OpenRunInfo
 
-        return download(self._settings, self.run_id, path, Path(destination))
+            self._info = OpenRunInfo(self, Server(self._settings), self._start_time_ms)
+        return self._info
+
+    @property
+    def data(self) -> "RunData":
+        """Latest metrics, params and tags, as the server has them: asks and waits. Raises QueryError."""
+        from stepstream.query import Server
+        from stepstream.tracking import said
+
+        self.flush()
+        return said.run(Server(self._settings).ask("GET", paths.run(self.run_id))).data
 
     @property
     def lag(self) -> Lag:
@@ -287,6 +321,9 @@ class Run:
             if self._finished is not None:
                 return self._finished
             if not self._is_child:
+                # What runs is being asked off this thread, and is part of the run.
+                self._loaded.wait(DESCRIBE_S)
+                self.status = status
                 self._buffer.push_note(Note("status", "", status, time.time_ns() // 1_000_000))
             elif self._pipeline is None and self._asleep and self._uploader is None:
                 return self._close(delivered=True)
@@ -301,6 +338,7 @@ class Run:
         return self._uploader.finish(timeout_s=limit, still_s=self._settings.finish_timeout_s)
 
     def _close(self, *, delivered: bool) -> FinishReport:
+        active.closed(self)
         lag = self.lag
         artifacts_left = self._uploader.left() if self._uploader is not None else ()
         if self._uploader is not None:
@@ -350,21 +388,21 @@ class Run:
                 lifecycle.flush_at_multiprocessing_exit()
         return self._uploader
 
-    def _log_or_count(self, metrics: Mapping[str, Any], step: Any) -> None:
+    def _log_or_count(self, metrics: Mapping[str, Any], step: Any, time_ms: int | None = None) -> None:
         try:
-            self._log_with_care(dict(metrics), step)
+            self._log_with_care(dict(metrics), step, None if time_ms is None else operator.index(time_ms) * 1_000_000)
         except Exception as error:  # noqa: BLE001 - the law of this class
             self._bad(error)
 
-    def _log_with_care(self, values: dict[str, Any], step: Any) -> None:
+    def _log_with_care(self, values: dict[str, Any], step: Any, at_ns: int | None = None) -> None:
         if step is not None and type(step) is not int:
             step = operator.index(step)
         if IMMEDIATE.issuperset(map(type, values.values())):
-            taken = self._buffer.push(values, step)
+            taken = self._buffer.push(values, step, at_ns)
         else:
             # Adding up tensors would launch work on their device: from now on types are asked one by one.
             self._buffer.deny_fast()
-            taken = self._push_captured(values, step)
+            taken = self._push_captured(values, step, at_ns)
         if not taken:
             self._drop(len(values))
         if self._asleep:
@@ -372,7 +410,7 @@ class Run:
         if self._every_call:
             self._seal_now()
 
-    def _push_captured(self, values: dict[str, Any], step: int | None) -> bool:
+    def _push_captured(self, values: dict[str, Any], step: int | None, at_ns: int | None) -> bool:
         captured: dict[str, float | Deferred] = {}
         for key, value in values.items():
             try:
@@ -382,27 +420,31 @@ class Run:
         if not captured:
             return True
         if any(isinstance(value, Deferred) for value in captured.values()):
-            return self._buffer.push_deferred(captured, step)
-        return self._buffer.push(captured, step)  # type: ignore[arg-type]
+            return self._buffer.push_deferred(captured, step, at_ns)
+        return self._buffer.push(captured, step, at_ns)  # type: ignore[arg-type]
 
     def _note(self, kind: str, key: str, value: object, most_chars: int) -> None:
         try:
-            text = str(value).replace("\0", "�").encode("utf-8", "replace").decode()
-            if len(text) > most_chars:
+            text = None if value is None and kind == "tag" else clean(value)
+            if text is not None and len(text) > most_chars:
                 self._notices.once(f"{kind} cut", f"the value of {kind} {key!r} was cut to {most_chars} characters")
+                text = text[:most_chars]
             problem = key_problem(key)
             if problem:
                 raise BadValue(problem)
-            if self._finished is not None:
-                raise BadValue("the run is finished")
-            if not self._buffer.push_note(Note(kind, key, text[:most_chars], time.time_ns() // 1_000_000)):
-                self._drop(1)
-            if self._asleep:
-                self._awaken()
-            if self._every_call:
-                self._seal_now()
+            self._push_note(Note(kind, key, text, time.time_ns() // 1_000_000))
         except Exception as error:  # noqa: BLE001 - the law of this class
             self._bad(error)
+
+    def _push_note(self, note: Note) -> None:
+        if self._finished is not None:
+            raise BadValue("the run is finished")
+        if not self._buffer.push_note(note):
+            self._drop(1)
+        if self._asleep:
+            self._awaken()
+        if self._every_call:
+            self._seal_now()
 
     def _bad(self, error: Exception) -> None:
         self._bad_values += 1

@@ -1,12 +1,21 @@
 """Begin a run: settings, and who this process is in its job."""
 
 import itertools
+import logging
 import os
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-from stepstream import identity, process, settings
+from stepstream import active, identity, place, process, settings
 from stepstream.run import Run
+
+LOGGER: Final = logging.getLogger("stepstream")
+PARENT_TAG: Final = "mlflow.parentRunId"
+DESCRIPTION_TAG: Final = "mlflow.note.content"
+RUN_ID: Final = re.compile("[0-9a-f]{32}")
 
 _ordinals = itertools.count()
 
@@ -16,9 +25,14 @@ def start_run(
     run_name: str | None = None,
     *,
     run_id: str | None = None,
+    experiment_id: str | None = None,
+    nested: bool = False,
+    parent_run_id: str | None = None,
+    description: str | None = None,
     rank: int | None = None,
     params: Mapping[str, object] | None = None,
     tags: Mapping[str, object] | None = None,
+    log_system_metrics: bool | None = None,
     tracking_uri: str | None = None,
     token: str | None = None,
     spool_dir: str | Path | None = None,
@@ -28,13 +42,17 @@ def start_run(
 ) -> Run:
     """Start a run, or join it: every rank of a job that calls this logs into one run.
 
-    Nothing has to be reachable. Raises ConfigurationError for settings that cannot be meant, and RunIdentityError
-    when several nodes have nothing that tells them which run is theirs.
+    Nothing has to be reachable, unless the experiment is named by `experiment_id`, whose name is asked for. Where
+    `experiment` is 32 hex digits it is a run's id, as MLflow's first argument is. With `nested`, the run is a child of
+    the one that is open in this thread. Raises ConfigurationError for settings that cannot be meant, RunIdentityError
+    when several nodes have nothing that tells them which run is theirs, QueryError for an experiment_id that is none.
     """
+    if experiment is not None and run_id is None and RUN_ID.fullmatch(experiment):
+        experiment, run_id = None, experiment
     loaded = settings.load(
         os.environ,
-        experiment=experiment,
-        tracking_uri=tracking_uri,
+        experiment=experiment or _experiment(experiment_id, tracking_uri) or place.experiment(),
+        tracking_uri=tracking_uri or place.tracking_uri(),
         token=token,
         spool_dir=spool_dir,
         spool_interval=spool_interval,
@@ -42,6 +60,7 @@ def start_run(
         finish_timeout=finish_timeout,
     )
     job = identity.detect(os.environ, parent=process.parent(), run_id=run_id, ordinal=next(_ordinals))
+    parent = active.current() if nested else None
     run = Run(
         run_id=job.run_id or os.urandom(16).hex(),
         run_name=run_name,
@@ -49,8 +68,17 @@ def start_run(
         attempt=job.attempt,
         settings=loaded,
     )
+    active.opened(run)
+    if identity.given(os.environ, run_id):
+        # It may have ended before: it goes on.
+        run.resume(time.time_ns() // 1_000_000)
+    if log_system_metrics:
+        LOGGER.warning("stepstream: log_system_metrics: system metrics are not collected; everything else is logged")
     run.log_params(params or {})
     run.set_tags(tags or {})
+    parent_id = parent_run_id or (parent.run_id if parent is not None and parent is not run else None)
+    run.set_tags({PARENT_TAG: parent_id} if parent_id else {})
+    run.set_tags({DESCRIPTION_TAG: description} if description else {})
     return run
 
 
@@ -69,5 +97,13 @@ def download_artifacts(
     """
     from stepstream.artifacts.download import download
 
-    loaded = settings.load(os.environ, tracking_uri=tracking_uri, token=token)
+    loaded = settings.load(os.environ, tracking_uri=tracking_uri or place.tracking_uri(), token=token)
     return download(loaded, run_id, artifact_path, Path(dst_path))
+
+
+def _experiment(experiment_id: str | None, tracking_uri: str | None) -> str | None:
+    if experiment_id is None:
+        return None
+    from stepstream.tracking.experiments import Experiments
+
+    return Experiments(tracking_uri).get_experiment(experiment_id).name

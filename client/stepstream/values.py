@@ -54,6 +54,11 @@ def capture(value: Any) -> "float | Deferred":
         raise BadValue(f"a {type(value).__name__} is not one number: {error}") from error
 
 
+def read(captured: "float | Deferred") -> float:
+    """What `capture` gave, as a number; waits for its device if it must."""
+    return captured.resolve() if isinstance(captured, Deferred) else captured
+
+
 def _captured(value: Any) -> "float | Deferred":
     if isinstance(value, float):  # NumPy's float64 is one
         return float(value)

@@ -17,6 +17,8 @@ from stepstream_schema.attempt import Attempt
 from stepstream_schema.errors import FrameError
 from stepstream_schema.metrics import Budget
 from stepstream_schema.records import (
+    DATASET_TEXTS,
+    Dataset,
     Heartbeat,
     Matrix,
     Params,
@@ -179,6 +181,9 @@ def _encode_record(record: Record, budget: Budget) -> list[Any]:
             raw = [records.STATUS, record.status, record.time_ms]
         case Heartbeat():
             raw = [records.HEARTBEAT, record.time_ms]
+        case Dataset():
+            said = [getattr(record, name) for name in DATASET_TEXTS]
+            raw = [records.DATASET, *said, [part for item in record.tags for part in item]]
         case Unknown():
             raise FrameError("unknown_record", f"a record of unknown kind {record.kind} can be kept, not written")
     # The decoder is the judge of what may be written, so that both sides hold one set of rules.
@@ -250,6 +255,22 @@ def _decode_heartbeat(fields: list[Any], _: Budget) -> Heartbeat:
     raise FrameError("malformed", "a heartbeat record has the wrong fields")
 
 
+def _decode_dataset(fields: list[Any], _: Budget) -> Dataset:
+    if len(fields) != len(DATASET_TEXTS) + 1 or not isinstance(fields[-1], list) or len(fields[-1]) % 2:
+        raise FrameError("malformed", "a dataset record has the wrong fields")
+    for (name, most), text in zip(DATASET_TEXTS.items(), fields, strict=False):
+        _check_text(text, most, f"a dataset's {name}")
+    if not fields[0]:
+        raise FrameError("invalid", "a dataset's name is empty")
+    flat = fields[-1]
+    _check_array(flat)
+    for key, value in zip(flat[::2], flat[1::2], strict=True):
+        _check_text(key, limits.MAX_DATASET_TAG_KEY_CHARS, "a key of a dataset's tag")
+        _check_text(value, limits.MAX_DATASET_TAG_VALUE_CHARS, "the value of a dataset's tag")
+    said = dict(zip(DATASET_TEXTS, fields, strict=False))
+    return Dataset(**said, tags=tuple(zip(flat[::2], flat[1::2], strict=True)))
+
+
 _DECODERS: Final[dict[int, Callable[[list[Any], Budget], Record]]] = {
     records.START: _decode_start,
     records.MATRIX: metrics.decode_matrix,
@@ -258,6 +279,7 @@ _DECODERS: Final[dict[int, Callable[[list[Any], Budget], Record]]] = {
     records.TAGS: _decode_tags,
     records.STATUS: _decode_status,
     records.HEARTBEAT: _decode_heartbeat,
+    records.DATASET: _decode_dataset,
 }
 
 

@@ -40,6 +40,24 @@ MAX_TAG_VALUE_CHARS: Final = 8000
 MAX_NAME_CHARS: Final = 500
 """Experiment and run names, as MLflow bounds experiment names."""
 
+MAX_DATASET_DIGEST_CHARS: Final = 36
+"""MLflow's bound, as are the others for datasets."""
+
+MAX_DATASET_SOURCE_CHARS: Final = 65_535
+"""Where a dataset comes from."""
+
+MAX_DATASET_SCHEMA_CHARS: Final = 1_048_575
+"""What a dataset's columns are."""
+
+MAX_DATASET_PROFILE_CHARS: Final = 16_777_215
+"""What a dataset looks like; in a frame, no more than the frame may have bytes."""
+
+MAX_DATASET_TAG_KEY_CHARS: Final = 255
+"""A tag of a run's use of a dataset."""
+
+MAX_DATASET_TAG_VALUE_CHARS: Final = 500
+"""Its value."""
+
 MAX_HEARTBEAT_S: Final = 86_400
 """A promise to be heard once a day is the longest that still tells a lost run from a quiet one."""
 

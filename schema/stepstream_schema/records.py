@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from stepstream_schema import limits
 from stepstream_schema.columns import Float64s, Int64s
 
 START: Final = 1
@@ -18,7 +19,18 @@ PARAMS: Final = 4
 TAGS: Final = 5
 STATUS: Final = 6
 HEARTBEAT: Final = 7
+DATASET: Final = 8
 OPTIONAL_KINDS: Final = 64
+
+DATASET_TEXTS: Final = {
+    "name": limits.MAX_NAME_CHARS,
+    "digest": limits.MAX_DATASET_DIGEST_CHARS,
+    "source_type": limits.MAX_NAME_CHARS,
+    "source": limits.MAX_DATASET_SOURCE_CHARS,
+    "schema": limits.MAX_DATASET_SCHEMA_CHARS,
+    "profile": limits.MAX_DATASET_PROFILE_CHARS,
+}
+"""What is said of a dataset, in this order, and how many characters each may have."""
 
 RunStatus: TypeAlias = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 RUN_STATUSES: Final[frozenset[str]] = frozenset(get_args(RunStatus))
@@ -117,6 +129,20 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """What the run has read. Law: a dataset is known by name and digest; the first that is said of it stays."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str
+    profile: str
+    tags: tuple[tuple[str, str], ...]
+    """Of this run's use, such as mlflow.data.context."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
     """An optional record of a later version; its content is kept with the frame."""
 
@@ -124,4 +150,4 @@ class Unknown:
 
 
 Metrics: TypeAlias = Matrix | Ragged
-Record: TypeAlias = Start | Matrix | Ragged | Params | Tags | Status | Heartbeat | Unknown
+Record: TypeAlias = Start | Matrix | Ragged | Params | Tags | Status | Heartbeat | Dataset | Unknown

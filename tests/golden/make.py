@@ -15,7 +15,7 @@ from stepstream_schema import chunk
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.frame import Frame, encode
 from stepstream_schema.points import Points
-from stepstream_schema.records import Heartbeat, Matrix, Params, Ragged, Record, Start, Status, Tags
+from stepstream_schema.records import Dataset, Heartbeat, Matrix, Params, Ragged, Record, Start, Status, Tags
 from tests.unit.schema.strategies import bits_to_floats, content
 
 HERE: Final = Path(__file__).parent
@@ -54,6 +54,20 @@ FRAMES: Final = {
         Tags(items=(("host", "node-1", NOW_MS), ("draft", None, NOW_MS + 1))),
         Heartbeat(time_ms=NOW_MS + 2),
         Status(status="FINISHED", time_ms=NOW_MS + 3),
+    ),
+    "frame_v1_dataset": _frame(
+        4,
+        None,
+        Attempt(),
+        Dataset(
+            name="iris",
+            digest="d1",
+            source_type="http",
+            source='{"url": "https://example.org/iris.csv"}',
+            schema='{"columns": 5}',
+            profile="",
+            tags=(("mlflow.data.context", "training"),),
+        ),
     ),
     "frame_v1_tombstone": _frame(2**62 - 1, 2**31 - 1, Attempt(65_535, 65_535, 65_535)),
 }

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from stepstream_schema import batch, limits, paths
-from stepstream_schema.records import Params, Status, Tags
+from stepstream_schema.records import Dataset, Params, Status, Tags
 from tests.integration.app import RUN, WRITER, fetch, frame, get, metrics, post, running, start, stored_points
 
 
@@ -102,7 +102,35 @@ async def test_the_last_tag_by_event_time_stays_whatever_the_order_of_arrival(da
         await post(client, frame(1, start(), Tags(items=(("note", "new", 20), ("gone", "x", 10)))))
         await post(client, frame(2, Tags(items=(("note", "old", 10), ("gone", None, 11), ("gone", "y", 9)))))
         run = await get(client, paths.run(RUN))
-    assert run["tags"] == {"note": "new"}
+    assert run["tags"] == {"note": "new", "mlflow.runName": "first"}
+
+
+async def test_a_run_is_called_what_its_tag_says(database_url):
+    async with running(database_url) as client:
+        await post(client, frame(1, start(), Tags(items=(("mlflow.runName", "other", 20),))))
+        assert (await get(client, paths.run(RUN)))["name"] == "other"
+        await post(client, frame(2, Tags(items=(("mlflow.runName", "older", 10),))))
+        run = await get(client, paths.run(RUN))
+    assert (run["name"], run["tags"]) == ("other", {"mlflow.runName": "other"})
+
+
+async def test_what_a_run_has_read_comes_in_frames_and_its_first_words_stay(database_url):
+    def dataset(name, **said):
+        texts = dict.fromkeys(("source_type", "source", "schema", "profile"), "") | {"digest": "d", "tags": ()}
+        return Dataset(name=name, **(texts | said))
+
+    other = "f" * 32
+    async with running(database_url) as client:
+        first = dataset("iris", source="here", tags=(("mlflow.data.context", "train"),))
+        await post(client, frame(1, start(), dataset("wine"), first, metrics({"loss": [1.0]})))
+        again = dataset("iris", source="there", tags=(("mlflow.data.context", "eval"),))
+        await post(client, frame(2, again), frame(1, start(), again, run_id=other), frame(2, again))
+        run, twin = await get(client, paths.run(RUN)), await get(client, paths.run(other))
+    read = {one["name"]: one for one in run["datasets"]}
+    assert {name: one["source"] for name, one in read.items()} == {"iris": "here", "wine": ""}
+    assert read["iris"]["tags"] == {"mlflow.data.context": "train"}
+    # One dataset of the experiment; each run says itself what it used it for.
+    assert (twin["datasets"][0]["source"], twin["datasets"][0]["tags"]) == ("here", {"mlflow.data.context": "eval"})
 
 
 async def test_rank_0_finishes_the_run_and_another_ranks_failure_is_recorded(database_url):

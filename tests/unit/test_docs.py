@@ -15,6 +15,7 @@ import msgpack
 import pytest
 import zstandard
 
+import stepstream
 from stepstream.process import ProcessId
 from stepstream.spool.segment import SegmentHeader, encode_entry, encode_header
 from stepstream_schema import errors, limits, paths, records
@@ -85,6 +86,17 @@ def test_every_setting_is_in_the_readme(name: str) -> None:
     assert name in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", [name for name in stepstream.__all__ if name[0].islower()])
+def test_every_public_function_is_in_the_page_of_the_sdk(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "sdk.md").read_text(encoding="utf-8")
+
+
+def test_every_method_of_the_client_is_in_the_page_of_the_sdk() -> None:
+    page = (ROOT / "docs" / "sdk.md").read_text(encoding="utf-8")
+    methods = [name for name in dir(stepstream.MlflowClient) if not name.startswith("_")]
+    assert [name for name in methods if f"`{name}`" not in page] == []
+
+
 @pytest.mark.parametrize("path", sorted(routes()))
 def test_every_route_is_documented(path: str) -> None:
     assert path in pages()
@@ -101,7 +113,7 @@ def test_every_code_of_a_refusal_is_in_the_wire_format(code: str) -> None:
     assert f"| `{code}` |" in WIRE_FORMAT.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["START", "MATRIX", "RAGGED", "PARAMS", "TAGS", "STATUS", "HEARTBEAT"])
+@pytest.mark.parametrize("name", ["START", "MATRIX", "RAGGED", "PARAMS", "TAGS", "STATUS", "HEARTBEAT", "DATASET"])
 def test_every_kind_of_record_is_in_the_wire_format(name: str) -> None:
     assert f"| {getattr(records, name)} | {name.lower()} |" in WIRE_FORMAT.read_text(encoding="utf-8")
     assert f"below {records.OPTIONAL_KINDS} " in WIRE_FORMAT.read_text(encoding="utf-8")

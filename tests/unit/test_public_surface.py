@@ -15,7 +15,7 @@ import pytest
 import stepstream
 
 ROOT: Final = Path(__file__).parents[2]
-CLASSES: Final = ["AsyncRun", "FinishReport", "Lag", "Run", "Stats"]
+CLASSES: Final = ["AsyncRun", "FinishReport", "Lag", "MlflowClient", "Run", "Stats"]
 MAX_IMPORT_S: Final = 0.150
 """`import stepstream` in a training script; NumPy, zstandard and aiohttp load later, off the calling thread."""
 
@@ -60,6 +60,29 @@ def test_every_public_method_is_typed_and_documented(name: str) -> None:
         assert untyped == [], f"{name}.{method}"
         assert hints.return_annotation is not hints.empty, f"{name}.{method}"
         assert inspect.getdoc(value), f"{name}.{method}"
+
+
+@pytest.mark.parametrize("name", [name for name in stepstream.__all__ if inspect.isfunction(getattr(stepstream, name))])
+def test_every_public_function_is_typed_and_documented(name: str) -> None:
+    function = getattr(stepstream, name)
+    hints = inspect.signature(function)
+    assert [p.name for p in hints.parameters.values() if p.annotation is p.empty] == []
+    assert hints.return_annotation is not hints.empty
+    assert inspect.getdoc(function)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("start_run", ["run_id", "experiment_id", "run_name", "nested", "parent_run_id", "tags", "description"]),
+        ("log_metric", ["key", "value", "step", "synchronous", "timestamp", "run_id"]),
+        ("log_artifact", ["local_path", "artifact_path", "run_id"]),
+        ("search_runs", ["experiment_ids", "filter_string", "run_view_type", "max_results", "order_by"]),
+        ("register_model", ["model_uri", "name", "await_registration_for", "tags"]),
+    ],
+)
+def test_functions_that_mlflow_has_take_its_arguments(name: str, parameters: list[str]) -> None:
+    assert set(parameters) <= set(inspect.signature(getattr(stepstream, name)).parameters)
 
 
 def test_start_run_is_typed_and_documented() -> None:

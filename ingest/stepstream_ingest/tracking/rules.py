@@ -6,11 +6,9 @@ from typing import Final
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.keys import check_key
 from stepstream_schema import limits
+from stepstream_schema.records import DATASET_TEXTS
 
 MAX_EXPERIMENT_TAG_CHARS: Final = 20_000
-MAX_DATASET: Final = {"name": 500, "digest": 36, "source": 65_535, "schema": 1_048_575, "profile": 16_777_215}
-MAX_INPUT_TAG_KEY: Final = 255
-MAX_INPUT_TAG_VALUE: Final = 500
 MODEL_NAME_FORBIDDEN: Final = "/:.%\"'"
 
 
@@ -47,12 +45,13 @@ def check_dataset(said: Mapping[str, str], tags: Mapping[str, str]) -> None:
     """What a dataset is called, and the tags of its use. Raises ApiError."""
     if not said["name"]:
         raise invalid("a dataset needs a name")
-    for name, most in MAX_DATASET.items():
+    for name, most in DATASET_TEXTS.items():
         if len(_without_nul(said[name], f"the dataset's {name}")) > most:
             raise invalid(f"'{name}' exceeds the maximum length of {most} characters")
     for key, value in tags.items():
-        if len(key) > MAX_INPUT_TAG_KEY or len(value) > MAX_INPUT_TAG_VALUE:
-            allowed = f"{MAX_INPUT_TAG_KEY} and {MAX_INPUT_TAG_VALUE} characters"
+        most_key, most_value = limits.MAX_DATASET_TAG_KEY_CHARS, limits.MAX_DATASET_TAG_VALUE_CHARS
+        if len(key) > most_key or len(value) > most_value:
+            allowed = f"{most_key} and {most_value} characters"
             raise invalid(f"key and value of a dataset's tag exceed the maximum length of {allowed}")
         _without_nul(key + value, "a dataset's tag")
 

@@ -17,6 +17,7 @@ from stepstream_ingest.keys import check_key
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.run_search import Stage, compile_search
 from stepstream_schema import limits, sql
+from stepstream_schema.records import DATASET_TEXTS
 from stepstream_schema.run_names import run_name
 
 NAME_TAG: Final = "mlflow.runName"
@@ -257,7 +258,7 @@ class Runs:
     async def log_datasets(self, run_id: UUID, experiment_id: int, datasets: Sequence[Dataset]) -> None:
         """What the run has read; a dataset is known by its name and digest."""
         for one in datasets:
-            rules.check_dataset({name: getattr(one, name) for name in rules.MAX_DATASET}, one.tags)
+            rules.check_dataset({name: getattr(one, name) for name in DATASET_TEXTS}, one.tags)
         async with self._database.connection() as connection, connection.transaction():
             await self._lock(connection, run_id)
             columns = zip(

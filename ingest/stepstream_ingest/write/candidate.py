@@ -6,7 +6,7 @@ from stepstream_ingest.write.copy_rows import encode_row
 from stepstream_ingest.write.summary import summarise
 from stepstream_schema import frame as wire
 from stepstream_schema.errors import FrameError
-from stepstream_schema.records import Matrix, Params, Ragged, Start, Status, Tags
+from stepstream_schema.records import Dataset, Matrix, Params, Ragged, Start, Status, Tags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,6 +27,7 @@ class Candidate:
     params: tuple[tuple[str, str], ...] = ()
     tags: tuple[tuple[str, str | None, int], ...] = ()
     statuses: tuple[Status, ...] = ()
+    datasets: tuple[Dataset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,7 @@ def accepted(frame: wire.Frame, data: bytes, received_at_us: int) -> Candidate:
         params=tuple(item for record in frame.records if isinstance(record, Params) for item in record.items),
         tags=tuple(item for record in frame.records if isinstance(record, Tags) for item in record.items),
         statuses=tuple(record for record in frame.records if isinstance(record, Status)),
+        datasets=tuple(record for record in frame.records if isinstance(record, Dataset)),
     )
 
 

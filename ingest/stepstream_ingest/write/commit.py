@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
+
+import orjson
 
 from stepstream_ingest.database import Connection, Database, stream_copy
 from stepstream_ingest.write.candidate import Candidate
@@ -11,7 +13,10 @@ from stepstream_ingest.write.copy_rows import COLUMNS
 from stepstream_ingest.write.cursor import Cursor, Verdict
 from stepstream_ingest.write.group import Group, WriterKey, writer_key
 from stepstream_schema import sql
+from stepstream_schema.records import DATASET_TEXTS
 
+NAME_TAG: Final = "mlflow.runName"
+"""The tag that is a run's name: who sets it renames the run."""
 KNOWN_MAX: Final = 100_000
 """Writers and runs whose rows are known to exist; beyond this many they are looked up again."""
 
@@ -89,6 +94,7 @@ class Committer:
         await self._runs(connection, group)
         conflicts = await self._params(connection, group)
         await self._tags(connection, group)
+        await self._datasets(connection, group)
         await self._statuses(connection, group)
         return group, conflicts
 
@@ -129,6 +135,7 @@ class Committer:
                 [one.user for one in starts.values()],
                 [one.time_ms for one in starts.values()],
             )
+            await connection.execute(self._sql["tag_names"], list(starts), NAME_TAG)
         runs = group.runs()
         unknown = [run for run in runs if run not in self._known_runs and run not in starts]
         if unknown:
@@ -163,6 +170,18 @@ class Committer:
         tags = group.tags()
         if tags:
             await connection.execute(self._sql["set_tags"], *_columns(tags))
+        named = sorted({run for run, key, *_ in tags if key == NAME_TAG})
+        if named:
+            await connection.execute(self._sql["rename_runs"], named, NAME_TAG)
+
+    async def _datasets(self, connection: Connection, group: Group) -> None:
+        said = group.datasets()
+        if said:
+            texts = [[getattr(one, name) for _, one in said] for name in DATASET_TEXTS]
+            tags = [orjson.dumps(dict(one.tags)).decode() for _, one in said]
+            runs = [run for run, _ in said]
+            await connection.execute(self._sql["insert_datasets"], runs, [uuid4() for _ in said], *texts)
+            await connection.execute(self._sql["use_datasets"], runs, *texts[:2], tags)
 
     async def _statuses(self, connection: Connection, group: Group) -> None:
         own = [(run, writer, status, time_ms) for (run, writer), (status, time_ms) in group.writer_statuses().items()]

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from stepstream_ingest.write.candidate import Candidate
 from stepstream_ingest.write.cursor import Cursor, Verdict
-from stepstream_schema.records import Start
+from stepstream_schema.records import Dataset, Start
 
 WriterKey: TypeAlias = tuple[UUID, int]
 
@@ -74,6 +74,11 @@ class Group:
             for one in self.new
             for key, value, time_ms in one.tags
         ]
+
+    def datasets(self) -> list[tuple[UUID, Dataset]]:
+        """What runs have read, in key order."""
+        said = [(UUID(one.run_id), dataset) for one in self.new for dataset in one.datasets]
+        return sorted(said, key=lambda one: (one[0], one[1].name, one[1].digest))
 
     def writer_statuses(self) -> dict[WriterKey, tuple[str, int]]:
         """The last that each writer says of itself: (status, event time)."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stepstream_schema import limits, records
 from stepstream_schema.attempt import MAX_COUNT, Attempt
 from stepstream_schema.frame import Frame
-from stepstream_schema.records import Heartbeat, Matrix, Params, Ragged, Start, Status, Tags
+from stepstream_schema.records import Dataset, Heartbeat, Matrix, Params, Ragged, Start, Status, Tags
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 STEP_RUNS = st.one_of(
@@ -73,7 +73,18 @@ PARAMS = st.builds(Params, items=st.lists(st.tuples(KEYS, TEXT), min_size=1, max
 TAGS = st.builds(Tags, items=st.lists(st.tuples(KEYS, st.none() | TEXT, INT64), min_size=1, max_size=4).map(tuple))
 STATUSES = st.builds(Status, status=st.sampled_from(sorted(records.RUN_STATUSES)), time_ms=INT64)
 HEARTBEATS = st.builds(Heartbeat, time_ms=INT64)
-RECORDS = st.one_of(matrices(), raggeds(), STARTS, PARAMS, TAGS, STATUSES, HEARTBEATS)
+DIGESTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=36)
+DATASETS = st.builds(
+    Dataset,
+    name=KEYS,
+    digest=DIGESTS,
+    source_type=TEXT,
+    source=TEXT,
+    schema=TEXT,
+    profile=TEXT,
+    tags=st.lists(st.tuples(KEYS, TEXT), max_size=3).map(tuple),
+)
+RECORDS = st.one_of(matrices(), raggeds(), STARTS, PARAMS, TAGS, STATUSES, HEARTBEATS, DATASETS)
 COUNTS = st.integers(0, MAX_COUNT)
 ATTEMPTS = st.builds(Attempt, COUNTS, COUNTS, COUNTS)
 FRAMES = st.builds(

@@ -114,3 +114,35 @@ FROM (
 ) AS said
 WHERE r.run_id = said.run_id
     AND (said.time_ms, said.writer, said.seq) > (r.status_time_ms, r.status_writer, r.status_seq)
+
+-- name: tag_names
+-- Runs that were announced have their name as a tag, too; any tag that was set by somebody stays.
+INSERT INTO tags (run_id, key, value, event_time_ms, writer, seq)
+SELECT run_id, $2, name, 0, 0, 0 FROM runs WHERE run_id = ANY($1::uuid[]) AND name <> '' ORDER BY run_id
+ON CONFLICT DO NOTHING
+
+-- name: rename_runs
+-- Runs are called what their tag says.
+UPDATE runs AS r SET name = t.value FROM tags AS t
+WHERE r.run_id = ANY($1::uuid[]) AND t.run_id = r.run_id AND t.key = $2 AND t.value IS NOT NULL AND r.name <> t.value
+
+-- name: insert_datasets
+-- Datasets that their experiments do not know yet.
+INSERT INTO datasets (dataset_id, experiment_id, name, digest, source_type, source, schema, profile)
+SELECT DISTINCT ON (r.experiment_id, said.name, said.digest)
+    said.dataset_id, r.experiment_id, said.name, said.digest, said.source_type, said.source, said.schema, said.profile
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+    AS said (run_id, dataset_id, name, digest, source_type, source, schema, profile)
+JOIN runs AS r ON r.run_id = said.run_id
+ORDER BY r.experiment_id, said.name, said.digest
+ON CONFLICT DO NOTHING
+
+-- name: use_datasets
+-- The runs have read them; the first tags stay.
+INSERT INTO run_datasets (run_id, dataset_id, tags)
+SELECT DISTINCT ON (r.run_id, d.dataset_id) r.run_id, d.dataset_id, said.tags::jsonb
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS said (run_id, name, digest, tags)
+JOIN runs AS r ON r.run_id = said.run_id
+JOIN datasets AS d ON d.experiment_id = r.experiment_id AND d.name = said.name AND d.digest = said.digest
+ORDER BY r.run_id, d.dataset_id
+ON CONFLICT DO NOTHING

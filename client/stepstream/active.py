@@ -1,0 +1,56 @@
+"""The runs that are open in this process, and which of them a thread logs to when it names none."""
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from stepstream.run import Run
+
+FLUSH_S: Final = 10.0
+"""A question waits so long, at most, for what was logged before it."""
+
+# Appended to and removed from in one step of the interpreter each: no lock that a fork could leave taken.
+_open: "list[tuple[int, Run]]" = []
+_last: "Run | None" = None
+
+
+def opened(run: "Run") -> None:
+    """This thread's newest run."""
+    global _last
+    _open.append((threading.get_ident(), run))
+    _last = run
+
+
+def closed(run: "Run") -> None:
+    """It has ended, in whatever thread."""
+    for entry in list(_open):
+        if entry[1] is run:
+            _open.remove(entry)
+
+
+def current() -> "Run | None":
+    """The newest open run of this thread; in a thread that has none, of the main thread."""
+    for ident in (threading.get_ident(), threading.main_thread().ident):
+        for owner, run in reversed(_open):
+            if owner == ident:
+                return run
+    return None
+
+
+def last() -> "Run | None":
+    """The run that was opened last, ended or not."""
+    return _last
+
+
+def by_id(run_id: str) -> "Run | None":
+    """The open run of that id."""
+    return next((run for _, run in reversed(_open) if run.run_id == run_id), None)
+
+
+def flush() -> bool:
+    """Wait a little until what open runs have logged is durable; whether it is."""
+    deadline = time.monotonic() + FLUSH_S
+    # Each of them, whatever becomes of the one before.
+    done = [run.flush(max(0.0, deadline - time.monotonic())) for _, run in list(_open)]
+    return all(done)

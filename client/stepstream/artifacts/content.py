@@ -1,0 +1,75 @@
+"""What is not a file yet, as bytes: dictionaries, figures and images."""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from stepstream.errors import ArtifactError, ConfigurationError
+
+YAML: Final = (".yml", ".yaml")
+HTML: Final = ".html"
+
+
+def of_dict(dictionary: Mapping[str, Any], path: str) -> bytes:
+    """JSON, or YAML where the path says so. Raises ArtifactError for what has no such form."""
+    if path.endswith(YAML):
+        yaml = _needed("yaml", "pyyaml")
+        return bytes(yaml.safe_dump(dict(dictionary), sort_keys=False, allow_unicode=True).encode())
+    try:
+        return json.dumps(dictionary, indent=2, default=_plain, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: this has no JSON form: {error}") from error
+
+
+def of_figure(figure: Any, path: str, options: Mapping[str, Any] | None = None) -> bytes:
+    """A figure of matplotlib, in the format of the path's suffix, or plotly (HTML too). Raises ArtifactError."""
+    out = io.BytesIO()
+    suffix = path.rpartition(".")[2].lower()
+    if hasattr(figure, "savefig"):
+        figure.savefig(out, **{"format": suffix, **(options or {})})
+        return out.getvalue()
+    if hasattr(figure, "to_html"):
+        if path.endswith(HTML):
+            return str(figure.to_html(include_plotlyjs="cdn", **(options or {}))).encode()
+        return bytes(figure.to_image(format=suffix, **(options or {})))
+    raise ArtifactError(f"{path}: a {type(figure).__name__} is no figure of matplotlib or plotly")
+
+
+def of_image(image: Any, path: str) -> bytes:
+    """An image of PIL, or an array of it: integers 0 to 255, or floats 0 to 1. Raises ArtifactError."""
+    module = _needed("PIL.Image", "pillow")
+    picture = image if hasattr(image, "save") else module.fromarray(_pixels(image, path))
+    out = io.BytesIO()
+    suffix = path.rpartition(".")[2].lower()
+    picture.save(out, format={"jpg": "jpeg"}.get(suffix, suffix))
+    return out.getvalue()
+
+
+def _pixels(image: Any, path: str) -> Any:
+    import numpy as np
+
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ArtifactError(f"{path}: an image has the shape (height, width) or (height, width, 1, 3 or 4)")
+    if array.dtype.kind == "f":
+        array = np.clip(array, 0, 1) * 255
+    return np.clip(array, 0, 255).astype(np.uint8)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars and arrays as Python's; whatever else has no form of its own, as text."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def _needed(module: str, package: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"this needs the package {package}: pip install {package}") from error

@@ -1,0 +1,428 @@
+"""MLflow's module-level functions: `import stepstream as mlflow` runs its classical scripts.
+
+What logs goes to the open run of this thread, which is started where there is none; it never blocks and never raises.
+What asks or changes anything else waits for the server, and raises QueryError. A question sees what was logged before.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from stepstream import active, place
+from stepstream.entities import Experiment, LoggedModel, ModelVersion, RegisteredModel, Run, ViewType
+from stepstream.errors import ConfigurationError, QueryError
+from stepstream.run import Run as OpenRun
+from stepstream.start import start_run
+from stepstream.tracking.client import MlflowClient
+from stepstream_schema import paths
+
+if TYPE_CHECKING:
+    import pandas
+
+LOGGER: Final = logging.getLogger("stepstream")
+PAGE: Final = 1000
+ALL: Final = 100_000
+"""Runs of a search that names no number, as MLflow has it."""
+OF_RUN: Final = "runs:/"
+
+
+class NamedExperiment:
+    """An experiment of which the name is known; the server is asked for the rest when it is read, and may be away."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._known, attribute)
+
+    def __repr__(self) -> str:
+        return f"<NamedExperiment {self.name!r}>"
+
+    @cached_property
+    def _known(self) -> Experiment:
+        client = MlflowClient()
+        client._ask("POST", paths.EXPERIMENTS, {"name": self.name})
+        found = client.get_experiment_by_name(self.name)
+        assert found is not None
+        return found
+
+
+def set_experiment(experiment_name: str | None = None, experiment_id: str | None = None) -> Experiment:
+    """Runs that start from now on belong to it; made with its first run. By its name, nothing has to be reachable.
+
+    Raises ConfigurationError for neither or both; by an id, QueryError where there is no such experiment.
+    """
+    if (experiment_name is None) == (experiment_id is None):
+        raise ConfigurationError("say one of experiment_name and experiment_id")
+    if experiment_id is not None:
+        found = MlflowClient().get_experiment(experiment_id)
+        place.say_experiment(found.name)
+        return found
+    assert experiment_name is not None
+    place.say_experiment(experiment_name)
+    # Reads as an Experiment does.
+    return NamedExperiment(experiment_name)  # type: ignore[return-value]
+
+
+def active_run() -> OpenRun | None:
+    """The run that this thread logs to, if one is open."""
+    return active.current()
+
+
+def last_active_run() -> OpenRun | None:
+    """The run that was opened last in this process, ended or not."""
+    return active.last()
+
+
+def end_run(status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+    """End the run that this thread logs to, if one is open; waits for the server as `run.finish` does."""
+    run = active.current()
+    if run is not None:
+        run.finish(status)
+
+
+def log_metric(
+    key: str,
+    value: Any,
+    step: int | None = None,
+    synchronous: bool | None = None,
+    timestamp: int | None = None,
+    run_id: str | None = None,
+) -> None:
+    """Log one value, at step 0 where none is said; `timestamp` is in ms since the epoch."""
+    log_metrics({key: value}, step, synchronous, run_id, timestamp)
+
+
+def log_metrics(
+    metrics: Mapping[str, Any],
+    step: int | None = None,
+    synchronous: bool | None = None,
+    run_id: str | None = None,
+    timestamp: int | None = None,
+) -> None:
+    """Log values that belong together. A run that is not open here is asked for by `run_id`, and waited for."""
+    run = _run(run_id)
+    if run is None:
+        for key, value in metrics.items():
+            MlflowClient().log_metric(str(run_id), key, value, timestamp, step)
+        return
+    # MLflow's functions mean step 0; a handle's own log() counts its calls.
+    run.log_metrics(metrics, step or 0, timestamp)
+    _wait(run, synchronous)
+
+
+def log_param(key: str, value: Any, synchronous: bool | None = None) -> Any:
+    """Log a parameter; the first value stays."""
+    log_params({key: value}, synchronous)
+    return value
+
+
+def log_params(params: Mapping[str, Any], synchronous: bool | None = None, run_id: str | None = None) -> None:
+    """Log parameters; the first values stay."""
+    run = _run(run_id)
+    if run is None:
+        for key, value in params.items():
+            MlflowClient().log_param(str(run_id), key, value)
+        return
+    run.log_params(params)
+    _wait(run, synchronous)
+
+
+def set_tag(key: str, value: Any, synchronous: bool | None = None) -> None:
+    """Set a tag; the last value stays."""
+    set_tags({key: value}, synchronous)
+
+
+def set_tags(tags: Mapping[str, Any], synchronous: bool | None = None) -> None:
+    """Set tags; the last values stay."""
+    run = _open_run()
+    run.set_tags(tags)
+    _wait(run, synchronous)
+
+
+def delete_tag(key: str) -> None:
+    """Remove a tag."""
+    _open_run().delete_tag(key)
+
+
+def log_input(
+    dataset: Any, context: str | None = None, tags: Mapping[str, str] | None = None, model: Any = None
+) -> None:
+    """Say that the run reads a dataset, of `stepstream.data` or of MLflow's."""
+    _open_run().log_input(dataset, context, tags)
+
+
+def log_inputs(
+    datasets: Sequence[Any] | None = None,
+    contexts: Sequence[str | None] | None = None,
+    tags_list: Sequence[Mapping[str, str] | None] | None = None,
+) -> None:
+    """Say that the run reads datasets."""
+    contexts = contexts or [None] * len(datasets or ())
+    each = tags_list or [None] * len(datasets or ())
+    for dataset, context, tags in zip(datasets or (), contexts, each, strict=True):
+        log_input(dataset, context, tags)
+
+
+def log_artifact(
+    local_path: str | os.PathLike[str], artifact_path: str | None = None, run_id: str | None = None
+) -> None:
+    """Send a file, or a directory under its own name, in the background. Raises ArtifactError for what is neither."""
+    run = _run(run_id)
+    local = Path(local_path)
+    if run is None:
+        MlflowClient().log_artifact(str(run_id), local, artifact_path)
+    elif local.is_dir():
+        run.log_artifacts(local, f"{artifact_path}/{local.name}" if artifact_path else local.name)
+    else:
+        run.log_artifact(local, artifact_path)
+
+
+def log_artifacts(
+    local_dir: str | os.PathLike[str], artifact_path: str | None = None, run_id: str | None = None
+) -> None:
+    """Send every file below a directory, in the background."""
+    run = _run(run_id)
+    if run is None:
+        MlflowClient().log_artifacts(str(run_id), Path(local_dir), artifact_path)
+    else:
+        run.log_artifacts(local_dir, artifact_path)
+
+
+def log_text(text: str, artifact_file: str, run_id: str | None = None) -> None:
+    """Store a text as an artifact, in the background."""
+    run = _run(run_id)
+    if run is None:
+        MlflowClient().log_text(str(run_id), text, artifact_file)
+    else:
+        run.log_text(text, artifact_file)
+
+
+def log_dict(dictionary: Mapping[str, Any], artifact_file: str, run_id: str | None = None) -> None:
+    """Store a dictionary as JSON, or as YAML where the file is called so, in the background."""
+    run = _run(run_id)
+    if run is None:
+        MlflowClient().log_dict(str(run_id), dictionary, artifact_file)
+    else:
+        run.log_dict(dictionary, artifact_file)
+
+
+def log_figure(figure: Any, artifact_file: str, *, save_kwargs: Mapping[str, Any] | None = None) -> None:
+    """Store a figure of matplotlib or plotly, in the background."""
+    _open_run().log_figure(figure, artifact_file, save_kwargs=save_kwargs)
+
+
+def log_image(image: Any, artifact_file: str) -> None:
+    """Store an image of PIL, or an array, in the background."""
+    _open_run().log_image(image, artifact_file)
+
+
+def get_artifact_uri(artifact_path: str | None = None) -> str:
+    """Where the open run's artifacts lie, or one of them."""
+    uri = _open_run().info.artifact_uri
+    return f"{uri}/{artifact_path}" if artifact_path else uri
+
+
+def flush_async_logging() -> None:
+    """Wait, for ten seconds at most, until what open runs have logged is durable."""
+    active.flush()
+
+
+def get_run(run_id: str) -> Run:
+    """One run, be it deleted."""
+    return MlflowClient().get_run(run_id)
+
+
+def get_parent_run(run_id: str) -> Run | None:
+    """The run that it is nested in, or None."""
+    return MlflowClient().get_parent_run(run_id)
+
+
+def delete_run(run_id: str) -> None:
+    """Deleted, until it is restored or the garbage is collected."""
+    MlflowClient().delete_run(run_id)
+
+
+def restore_run(run_id: str) -> None:
+    """Restored."""
+    MlflowClient().restore_run(run_id)
+
+
+def create_experiment(name: str, artifact_location: str | None = None, tags: Mapping[str, Any] | None = None) -> str:
+    """A new experiment; its id."""
+    return MlflowClient().create_experiment(name, artifact_location, tags)
+
+
+def get_experiment(experiment_id: str) -> Experiment:
+    """One experiment, be it deleted."""
+    return MlflowClient().get_experiment(experiment_id)
+
+
+def get_experiment_by_name(name: str) -> Experiment | None:
+    """The experiment of a name, or None."""
+    return MlflowClient().get_experiment_by_name(name)
+
+
+def delete_experiment(experiment_id: str) -> None:
+    """Deleted with its runs, until it is restored."""
+    MlflowClient().delete_experiment(experiment_id)
+
+
+def restore_experiment(experiment_id: str) -> None:
+    """Restored with its runs."""
+    MlflowClient().restore_experiment(experiment_id)
+
+
+def set_experiment_tag(key: str, value: Any) -> None:
+    """A tag of the experiment that runs belong to; waits for the server."""
+    MlflowClient().set_experiment_tag(_experiment_id(), key, value)
+
+
+def set_experiment_tags(tags: Mapping[str, Any]) -> None:
+    """Tags of the experiment that runs belong to; waits for the server."""
+    for key, value in tags.items():
+        set_experiment_tag(key, value)
+
+
+def search_experiments(
+    view_type: int = ViewType.ACTIVE_ONLY,
+    max_results: int | None = None,
+    filter_string: str | None = None,
+    order_by: Sequence[str] | None = None,
+) -> list[Experiment]:
+    """Every experiment that fits a filter, or so many of them."""
+    client = MlflowClient()
+    return _all(
+        lambda count, token: client.search_experiments(view_type, count, filter_string, order_by, token), max_results
+    )
+
+
+def search_runs(
+    experiment_ids: Sequence[str] | None = None,
+    filter_string: str = "",
+    run_view_type: int = ViewType.ACTIVE_ONLY,
+    max_results: int = ALL,
+    order_by: Sequence[str] | None = None,
+    output_format: Literal["pandas", "list"] = "pandas",
+    search_all_experiments: bool = False,
+    experiment_names: Sequence[str] | None = None,
+) -> "pandas.DataFrame | list[Run]":
+    """Runs that fit a filter, as a table (a column for each metrics.*, params.* and tags.*) or a list.
+
+    Without ids and names, of the experiment that runs belong to, or of all. Raises ConfigurationError for both ids and
+    names, and where pandas is missing.
+    """
+    if experiment_ids and experiment_names:
+        raise ConfigurationError("say experiment_ids or experiment_names, not both")
+    client = MlflowClient()
+    if search_all_experiments and not experiment_ids and not experiment_names:
+        ids = [one.experiment_id for one in search_experiments()]
+    elif experiment_names:
+        ids = _ids(client, experiment_names)
+    else:
+        ids = list(experiment_ids or [_experiment_id()])
+
+    def page(count: int, token: str | None) -> Any:
+        return client.search_runs(ids, filter_string, run_view_type, count, order_by, token)
+
+    found = _all(page, max_results) if ids else []
+    if output_format == "list":
+        return found
+    from stepstream.table import of_runs
+
+    return of_runs(found)
+
+
+def get_logged_model(model_id: str) -> LoggedModel:
+    """One logged model."""
+    return MlflowClient().get_logged_model(model_id)
+
+
+def register_model(
+    model_uri: str,
+    name: str,
+    await_registration_for: int | None = None,
+    *,
+    tags: Mapping[str, Any] | None = None,
+) -> ModelVersion:
+    """The next version of a registered model, made if there is none, from runs:/<run id>/<path> or models:/…"""
+    client = MlflowClient()
+    try:
+        client.create_registered_model(name)
+    except QueryError as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    run_id = None
+    source = model_uri
+    if model_uri.startswith(OF_RUN):
+        run_id, _, path = model_uri.removeprefix(OF_RUN).lstrip("/").partition("/")
+        source = f"{client.get_run(run_id).info.artifact_uri}/{path}"
+    return client.create_model_version(name, source, run_id, tags)
+
+
+def search_registered_models(
+    max_results: int | None = None, filter_string: str | None = None, order_by: Sequence[str] | None = None
+) -> list[RegisteredModel]:
+    """Every registered model that fits a filter, or so many of them."""
+    client = MlflowClient()
+    return _all(
+        lambda count, token: client.search_registered_models(filter_string, count, order_by, token), max_results
+    )
+
+
+def search_model_versions(
+    max_results: int | None = None, filter_string: str | None = None, order_by: Sequence[str] | None = None
+) -> list[ModelVersion]:
+    """Every version that fits a filter, or so many of them."""
+    client = MlflowClient()
+    return _all(lambda count, token: client.search_model_versions(filter_string, count, order_by, token), max_results)
+
+
+def set_model_version_tag(name: str, version: str | int | None, key: str, value: Any) -> None:
+    """A tag of a version; the last value stays."""
+    MlflowClient().set_model_version_tag(name, str(version), key, value)
+
+
+def _open_run() -> OpenRun:
+    return active.current() or start_run()
+
+
+def _run(run_id: str | None) -> OpenRun | None:
+    """The open run of an id, or without one of this thread; None for an id that is not open here."""
+    return active.by_id(run_id) if run_id else _open_run()
+
+
+def _wait(run: OpenRun, synchronous: bool | None) -> None:
+    if synchronous:
+        run.flush()
+
+
+def _experiment_id() -> str:
+    name = place.experiment() or MlflowClient()._settings.experiment
+    return str(NamedExperiment(name).experiment_id)
+
+
+def _ids(client: MlflowClient, names: Sequence[str]) -> list[str]:
+    ids = []
+    for name in names:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            LOGGER.warning("stepstream: there is no experiment %r", name)
+        else:
+            ids.append(found.experiment_id)
+    return ids
+
+
+def _all(page: Any, most: int | None) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while most is None or len(found) < most:
+        got = page(PAGE if most is None else min(PAGE, most - len(found)), token)
+        found += got
+        token = got.token
+        if not token:
+            break
+    return found

@@ -1,0 +1,46 @@
+"""Where this process logs to: the server and the experiment that were said for all runs to come."""
+
+import os
+from typing import Final
+
+from stepstream import settings
+
+# Assigned in one step of the interpreter; threads that disagree want arguments.
+_said: Final[dict[str, str]] = {}
+
+
+def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
+    """Runs that start from now on, and questions, go to this server; None: where the environment says.
+
+    Raises ConfigurationError for what is no server's address.
+    """
+    if uri:
+        settings.load(os.environ, tracking_uri=str(uri))
+        _said["tracking_uri"] = str(uri)
+    else:
+        _said.pop("tracking_uri", None)
+
+
+def get_tracking_uri() -> str:
+    """The server that is talked to."""
+    return settings.load(os.environ, tracking_uri=tracking_uri()).tracking_uri
+
+
+def is_tracking_uri_set() -> bool:
+    """Whether anybody has said where the server is."""
+    return bool(tracking_uri() or os.environ.get("STEPSTREAM_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI"))
+
+
+def tracking_uri() -> str | None:
+    """What set_tracking_uri was told last."""
+    return _said.get("tracking_uri")
+
+
+def say_experiment(name: str) -> None:
+    """Runs that start from now on belong to it."""
+    _said["experiment"] = name
+
+
+def experiment() -> str | None:
+    """What set_experiment was told last."""
+    return _said.get("experiment")

@@ -1,0 +1,68 @@
+"""The part of a run's handle that takes files: each is read, and sent in the background."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from stepstream.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from stepstream.artifacts.handle import Upload
+    from stepstream.artifacts.uploader import Uploader
+    from stepstream.settings import Settings
+
+
+class RunArtifacts:
+    """What logs a file returns at once; wait() on what it returns, or for finish()."""
+
+    run_id: str
+    _settings: "Settings"
+
+    def _artifacts(self) -> "Uploader":
+        raise NotImplementedError
+
+    def log_artifact(self, local: "str | os.PathLike[str] | IO[Any]", artifact_path: str | None = None) -> "Upload":
+        """Send a file to the run's artifacts, in the background; wait() on what it returns, or for finish().
+
+        A path goes into the directory `artifact_path`, under its own name, and may be removed or replaced at once. What
+        a file object holds goes to `artifact_path` itself, and is read in the background: close it only when the
+        upload is done. Raises ArtifactError for a file or path that cannot be used.
+        """
+        if isinstance(local, str | os.PathLike):
+            return self._artifacts().put_file(Path(local), artifact_path)
+        if not artifact_path:
+            raise ArtifactError("say under which path a file object is stored: log_artifact(file, 'model/weights.bin')")
+        return self._artifacts().put_stream(local, artifact_path)
+
+    def log_artifacts(self, directory: "str | os.PathLike[str]", artifact_path: str | None = None) -> "Upload":
+        """Send every file below a directory, in the background; ranks that send theirs make one tree."""
+        return self._artifacts().put_directory(Path(directory), artifact_path)
+
+    def log_text(self, text: str, artifact_path: str) -> "Upload":
+        """Store a text as an artifact."""
+        return self._artifacts().put_bytes(text.encode(), artifact_path)
+
+    def log_dict(self, dictionary: Mapping[str, Any], artifact_path: str) -> "Upload":
+        """Store a dictionary as JSON, or as YAML where the path ends so. Raises ArtifactError for what has no form."""
+        from stepstream.artifacts import content
+
+        return self._artifacts().put_bytes(content.of_dict(dictionary, artifact_path), artifact_path)
+
+    def log_figure(self, figure: Any, artifact_path: str, *, save_kwargs: Mapping[str, Any] | None = None) -> "Upload":
+        """Store a figure of matplotlib or plotly. Raises ArtifactError for anything else."""
+        from stepstream.artifacts import content
+
+        return self._artifacts().put_bytes(content.of_figure(figure, artifact_path, save_kwargs), artifact_path)
+
+    def log_image(self, image: Any, artifact_path: str) -> "Upload":
+        """Store an image of PIL, or an array: (height, width) or (height, width, 1, 3 or 4), bytes or floats 0 to 1."""
+        from stepstream.artifacts import content
+
+        return self._artifacts().put_bytes(content.of_image(image, artifact_path), artifact_path)
+
+    def download_artifacts(self, path: str = "", destination: "str | os.PathLike[str]" = ".") -> Path:
+        """Fetch a file of this run, or everything below a directory; where it lies then. Raises ArtifactError."""
+        from stepstream.artifacts.download import download
+
+        return download(self._settings, self.run_id, path, Path(destination))

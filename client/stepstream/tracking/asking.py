@@ -1,0 +1,48 @@
+"""What every question has in common: the server, percent-encoded names, pages, and that one's own writes are seen."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from stepstream import active, place, settings
+from stepstream.entities import PagedList, ViewType
+from stepstream.query import Server
+
+Entity = TypeVar("Entity")
+VIEWS: Final = {ViewType.ACTIVE_ONLY: "active", ViewType.DELETED_ONLY: "deleted", ViewType.ALL: "all"}
+
+
+class Asking:
+    """Waits for answers. Law: what this process has logged before a question is in its answer, or QueryError is raised.
+
+    A run that cannot be flushed in time is no error: the answer then is what the server has.
+    """
+
+    def __init__(self, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
+        self._settings = settings.load(os.environ, tracking_uri=tracking_uri or registry_uri or place.tracking_uri())
+        self._server = Server(self._settings)
+
+    @property
+    def tracking_uri(self) -> str:
+        """The server that is asked."""
+        return self._settings.tracking_uri
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> dict[str, Any]:
+        active.flush()
+        return self._server.ask(method, path, body, **query)
+
+    def _page(self, path: str, name: str, make: Callable[[Any], Entity], **body: Any) -> PagedList[Entity]:
+        given = {key: value for key, value in body.items() if value is not None}
+        answer = self._ask("POST", path, given)
+        return PagedList(map(make, answer[name]), answer["next_page_token"])
+
+
+def encoded(name: str) -> str:
+    """A name as part of a path."""
+    return quote(name, safe="")
+
+
+def texts(said: Mapping[str, Any] | None) -> dict[str, str]:
+    """Values as texts."""
+    return {str(key): str(value) for key, value in (said or {}).items()}

@@ -1,0 +1,162 @@
+"""Runs, as MlflowClient asks for them and writes to them: each call waits for the server."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from stepstream.entities import DatasetInput, FileInfo, Metric, PagedList, Param, Run, RunStatus, RunTag, ViewType
+from stepstream.tracking import said
+from stepstream.tracking.asking import VIEWS, Asking, texts
+from stepstream.values import capture, read
+from stepstream_schema import paths
+
+PARENT_TAG: Final = "mlflow.parentRunId"
+BATCH_METRICS: Final = 1000
+BATCH_PAIRS: Final = 100
+
+
+class Runs(Asking):
+    """Makes, finds and changes runs. Raises QueryError; with nothing of the call stored when the server refuses it."""
+
+    def create_run(
+        self,
+        experiment_id: str,
+        start_time: int | None = None,
+        tags: Mapping[str, Any] | None = None,
+        run_name: str | None = None,
+    ) -> Run:
+        """A run that is written to by this client's calls; `stepstream.start_run` is the way for a training."""
+        body: dict[str, Any] = {"experiment_id": int(experiment_id), "tags": texts(tags), "name": run_name or ""}
+        if start_time is not None:
+            body["start_time_ms"] = start_time
+        body["user"] = texts(tags).get("mlflow.user", "")
+        return said.run(self._ask("POST", paths.RUNS, body))
+
+    def get_run(self, run_id: str) -> Run:
+        """One run, be it deleted."""
+        return said.run(self._ask("GET", paths.run(run_id)))
+
+    def get_parent_run(self, run_id: str) -> Run | None:
+        """The run that it is nested in, or None."""
+        parent = self.get_run(run_id).data.tags.get(PARENT_TAG)
+        return self.get_run(parent) if parent else None
+
+    def search_runs(
+        self,
+        experiment_ids: Sequence[str],
+        filter_string: str = "",
+        run_view_type: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        order_by: Sequence[str] | None = None,
+        page_token: str | None = None,
+    ) -> PagedList[Run]:
+        """A page of the runs of these experiments that fit a filter."""
+        ids = [experiment_ids] if isinstance(experiment_ids, int | str) else experiment_ids
+        return self._page(
+            paths.RUNS + "/search",
+            "runs",
+            said.run,
+            experiment_ids=[int(one) for one in ids],
+            filter=filter_string,
+            order_by=list(order_by) if order_by else None,
+            page_token=page_token,
+            view=VIEWS[run_view_type],
+            max_results=max_results,
+        )
+
+    def update_run(self, run_id: str, status: str | None = None, name: str | None = None) -> None:
+        """A new status, a new name."""
+        self._ask("PATCH", paths.run(run_id), {"status": status, "name": name})
+
+    def set_terminated(self, run_id: str, status: str | None = None, end_time: int | None = None) -> None:
+        """The run has ended; by default well, and now."""
+        said_status = status or RunStatus.to_string(RunStatus.FINISHED)
+        ended = time.time_ns() // 1_000_000 if end_time is None else end_time
+        self._ask("PATCH", paths.run(run_id), {"status": said_status, "end_time_ms": ended})
+
+    def delete_run(self, run_id: str) -> None:
+        """Deleted, until it is restored or the garbage is collected."""
+        self._ask("DELETE", paths.run(run_id))
+
+    def restore_run(self, run_id: str) -> None:
+        """Restored."""
+        self._ask("POST", paths.run(run_id) + "/restore")
+
+    def log_metric(
+        self, run_id: str, key: str, value: Any, timestamp: int | None = None, step: int | None = None
+    ) -> None:
+        """One point, durable when this returns."""
+        self._log(run_id, metrics=[_metric(key, value, timestamp, step)])
+
+    def log_param(self, run_id: str, key: str, value: Any) -> Any:
+        """A param; another value than the one it has is refused."""
+        self._log(run_id, params={key: str(value)})
+        return value
+
+    def set_tag(self, run_id: str, key: str, value: Any) -> None:
+        """A tag; the last value stays."""
+        self._log(run_id, tags={key: str(value)})
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        """A tag goes."""
+        self._ask("DELETE", paths.run(run_id) + "/tags", key=key)
+
+    def log_batch(
+        self, run_id: str, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
+    ) -> None:
+        """Metrics, params and tags, in as many requests as they need."""
+        points = [_metric(one.key, one.value, one.timestamp, one.step) for one in metrics]
+        pairs = [(one.key, str(one.value)) for one in params]
+        said_tags = [(one.key, str(one.value)) for one in tags]
+        for group in _groups(pairs, BATCH_PAIRS):
+            self._log(run_id, params=dict(group))
+        for group in _groups(said_tags, BATCH_PAIRS):
+            self._log(run_id, tags=dict(group))
+        for batch in _groups(points, BATCH_METRICS):
+            self._log(run_id, metrics=batch)
+
+    def log_inputs(
+        self, run_id: str, datasets: Sequence[DatasetInput] | None = None, models: Sequence[Any] | None = None
+    ) -> None:
+        """Datasets and logged models that the run has read."""
+        body = {"datasets": [_dataset(one) for one in datasets or ()], "models": [one.model_id for one in models or ()]}
+        self._ask("POST", paths.run(run_id) + "/inputs", body)
+
+    def log_outputs(self, run_id: str, models: Sequence[Any]) -> None:
+        """Logged models that the run has made."""
+        made = [{"model_id": one.model_id, "step": one.step} for one in models]
+        self._ask("POST", paths.run(run_id) + "/outputs", {"models": made})
+
+    def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
+        """Every point of a metric, in the order of their times; of a run with ranks the lowest rank's."""
+        self._ask("GET", paths.run(run_id))
+        answer = json.loads(self._server.get(paths.run_history(run_id), key=key))
+        columns = zip(answer["values"], answer["times_ms"], answer["steps"], strict=True)
+        found = [Metric(key, float(value), time_ms, step) for value, time_ms, step in columns]
+        return sorted(found, key=lambda one: (one.timestamp, one.step))
+
+    def list_artifacts(self, run_id: str, path: str | None = None) -> list[FileInfo]:
+        """What lies in a directory of the run's artifacts."""
+        self._ask("GET", paths.run(run_id))
+        found = self._server.pages(paths.run_artifacts(run_id), "files", {"path": path or ""})
+        return [FileInfo(one["path"], one["is_dir"], None if one["is_dir"] else one["size"]) for one in found]
+
+    def _log(self, run_id: str, **batch: Any) -> None:
+        self._ask("POST", paths.run(run_id) + "/log", batch)
+
+
+def _metric(key: str, value: Any, timestamp: int | None, step: int | None) -> dict[str, Any]:
+    number = read(capture(value))
+    finite = number - number == 0
+    spelt = number if finite else "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
+    return {"key": key, "value": spelt, "time_ms": timestamp, "step": step or 0}
+
+
+def _dataset(one: DatasetInput) -> dict[str, Any]:
+    fields = {name: value or "" for name, value in one.dataset}
+    return fields | {"tags": {tag.key: str(tag.value) for tag in one.tags}}
+
+
+def _groups(items: Sequence[Any], size: int) -> Iterable[list[Any]]:
+    return (list(items[start : start + size]) for start in range(0, len(items), size))

@@ -1,0 +1,177 @@
+"""MLflow's names in our own package: classical scripts, by it and by the real one, against the same server."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_mlflow_client import python_with
+from tests.servers import ServerProcess
+
+SCRIPT = "mlflow_classical.py"
+OFFLINE = """
+import sys, time
+import stepstream as mlflow
+began = time.monotonic()
+mlflow.set_tracking_uri("http://127.0.0.1:9")
+experiment = mlflow.set_experiment("away")
+mlflow.log_metric("before", 1.0)
+mlflow.end_run()
+with mlflow.start_run(run_name="parent") as run:
+    with mlflow.start_run(nested=True):
+        mlflow.log_metric("loss", object())
+        mlflow.log_metric("loss", 1.0, step="no step")
+        mlflow.log_metric("loss", 1.0, timestamp="no time")
+        mlflow.log_params({"": 1, "good": 2})
+        mlflow.set_tags({"a": "b"})
+        mlflow.delete_tag("a")
+        mlflow.log_input({"name": ""})
+        mlflow.log_input({"name": "d", "digest": "1"}, "training")
+        mlflow.log_text("x", "x.txt")
+    assert run.info.run_name == "parent" and len(run.info.run_id) == 32 and run.info.status == "RUNNING"
+print(experiment.name)
+try:
+    mlflow.get_run(run.info.run_id)
+except mlflow.exceptions.MlflowException as error:
+    print(error.error_code)
+"""
+
+
+def environment(server: ServerProcess | None, spool: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STEPSTREAM_", "MLFLOW_"))}
+    own = {"STEPSTREAM_SPOOL_DIR": str(spool), "STEPSTREAM_SPOOL_MIN_FREE_BYTES": "0"}
+    return kept | own | ({"STEPSTREAM_TRACKING_URI": server.url} if server is not None else {})
+
+
+def python(script: str, environ: dict[str, str], *arguments: str, directory: Path | None = None) -> str:
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100, cwd=directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def own(server: ServerProcess, spool: Path) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).with_name(SCRIPT)), "stepstream", server.url]
+    done = subprocess.run(command, env=environment(None, spool), capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_a_classical_script_finds_what_it_has_logged(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    found = own(server_factory(), tmp_path)
+    assert found["run"]["metrics"] == {"a": 1.0, "b": 2.5, "late": 7.0, "loss": 0.01, "odd": "nan"}
+    assert found["run"]["params"] == {"layers": "3", "lr": "0.1", "name": "None"}
+    assert found["order"] == [0.01, 4.0, 5.0, 9.0, 100.0, 101.0, 102.0]
+    assert (found["parent"], found["listed"]) == ("parent", ["parent"])
+    assert found["history"] == [[0, 1.0], [1, 0.5], [2, 1 / 3], [3, 0.25], [9, 0.01]]
+    assert found["tree"] == ["one.txt", "sub/two.txt"]
+    assert found["stages"] == [[1, "Production"], [2, "Archived"]]
+
+
+@pytest.mark.parametrize("version", ["3", "2"])
+def test_a_classical_script_finds_the_same_by_our_package_and_by_mlflows(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path, version: str
+) -> None:
+    python_of_mlflow = python_with(version)
+    found = own(server_factory(), tmp_path)
+    server = server_factory()
+    # The script takes the package first.
+    script = Path(__file__).with_name(SCRIPT)
+    environ = environment(None, tmp_path) | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [python_of_mlflow, str(script), "mlflow", server.url]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == found
+
+
+def test_what_logs_neither_waits_nor_raises_while_the_server_is_away(tmp_path: Path) -> None:
+    began = time.monotonic()
+    said = python(OFFLINE, environment(None, tmp_path) | {"STEPSTREAM_FINISH_TIMEOUT": "0.2"})
+    assert said.split() == ["away", "TEMPORARILY_UNAVAILABLE"]
+    # Each connection is refused at once, so that nothing but finish() and the last question may have waited.
+    assert time.monotonic() - began < 60
+    assert len(list(tmp_path.glob("*.seg"))) == 3
+
+
+def test_a_run_says_its_script_its_commit_and_its_datasets(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    server, repository = server_factory(), tmp_path / "repository"
+    repository.mkdir()
+    script = repository / "train.py"
+    script.write_text("""
+import numpy as np, pandas
+import stepstream
+with stepstream.start_run(experiment="code") as run:
+    table = pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    run.log_input(stepstream.data.from_pandas(table, "s3://bucket/table.csv", name="table"), "training")
+    run.log_input(stepstream.data.from_numpy(np.zeros((4, 2)), name="zeros"), tags={"k": "v"})
+    stepstream.log_input({"name": "named", "digest": "d"}, "eval")
+print(run.run_id)
+""")
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q", "-b", "trunk"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    subprocess.run([*git, "remote", "add", "origin", "https://who:secret@example.org/r.git"], check=True)
+    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    environ = environment(server, tmp_path / "spool")
+    run_id = subprocess.check_output([sys.executable, str(script)], env=environ, text=True).strip()
+    read = f"import json, stepstream; r = stepstream.get_run('{run_id}'); print(json.dumps(r.to_dictionary()))"
+    run = json.loads(python(read, environ))
+    tags = run["data"]["tags"]
+    assert tags["mlflow.source.git.commit"] == commit
+    assert tags["mlflow.source.git.branch"] == "trunk"
+    assert tags["mlflow.source.git.repoURL"] == "https://example.org/r.git"
+    assert tags["mlflow.source.git.dirty"] == "false"
+    assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == (str(script), "LOCAL")
+    inputs = {one["dataset"]["name"]: one for one in run["inputs"]["dataset_inputs"]}
+    assert inputs.keys() == {"table", "zeros", "named"}
+    assert inputs["table"]["tags"] == [{"key": "mlflow.data.context", "value": "training"}]
+    assert json.loads(inputs["table"]["dataset"]["source"]) == {"uri": "s3://bucket/table.csv"}
+    assert json.loads(inputs["zeros"]["dataset"]["profile"]) == {"num_rows": 4}
+    assert inputs["named"]["dataset"]["digest"] == "d"
+
+
+def test_figures_images_and_models_of_the_client(server_factory: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    script = """
+import stepstream as mlflow
+class Figure:
+    def savefig(self, out, format, **options): out.write(b"figure " + format.encode())
+with mlflow.start_run(experiment="f") as run:
+    mlflow.log_figure(Figure(), "plots/loss.svg")
+client = mlflow.MlflowClient()
+client.log_figure(run.info.run_id, Figure(), "plots/other.png")
+client.log_dict(run.info.run_id, {"a": 1}, "d.json")
+print(sorted((one.path, one.file_size) for one in client.list_artifacts(run.info.run_id, "plots")))
+model = client.create_logged_model(run.info.experiment_id, "net", run.info.run_id, params={"d": 1}, tags={"t": 2})
+client.log_model_params(model.model_id, {"w": 9})
+client.set_logged_model_tags(model.model_id, {"u": 3})
+client.delete_logged_model_tag(model.model_id, "t")
+print(client.finalize_logged_model(model.model_id, "READY").status, mlflow.get_logged_model(model.model_id).params)
+found = client.search_logged_models([run.info.experiment_id], "params.d = '1'", order_by=[{"field_name": "name"}])
+print([(one.name, dict(one.tags)) for one in found])
+client.log_outputs(run.info.run_id, [mlflow.entities.LoggedModelOutput(model.model_id, 3)])
+print(client.get_run(run.info.run_id).outputs.model_outputs[0].step)
+client.delete_logged_model(model.model_id)
+try:
+    client.log_artifact("0" * 32, "/etc/hostname")
+except mlflow.exceptions.MlflowException as error:
+    print(error.error_code)
+"""
+    lines = python(script, environment(server_factory(), tmp_path)).splitlines()
+    assert lines == [
+        "[('plots/loss.svg', 10), ('plots/other.png', 10)]",
+        "READY {'d': '1', 'w': '9'}",
+        "[('net', {'u': '3'})]",
+        "3",
+        "RESOURCE_DOES_NOT_EXIST",
+    ]
