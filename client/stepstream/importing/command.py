@@ -3,9 +3,15 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stepstream import settings
 from stepstream.progress import Bar
+
+if TYPE_CHECKING:
+    from stepstream.importing.move import Artifacts, Source
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -20,10 +26,33 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--artifacts", choices=("copy", "reference"), default="copy", help="or note where they are (default: copy)"
     )
     mlflow.set_defaults(handler=_mlflow)
+    tensorboard = kinds.add_parser("tensorboard", help="from a folder of event files")
+    tensorboard.add_argument("folder", type=Path, help="what TensorBoard's --logdir is given")
+    tensorboard.add_argument("--tracking-uri", help="the StepStream server (default: STEPSTREAM_TRACKING_URI)")
+    tensorboard.add_argument("--experiment", help="where its runs go (default: the folder's name)")
+    tensorboard.set_defaults(handler=_tensorboard)
 
 
 def _mlflow(arguments: argparse.Namespace) -> int:
     from stepstream.importing.mlflow_source import MlflowSource, reading
+
+    source = MlflowSource(arguments.source)
+    with reading():
+        return _take(arguments, source, arguments.artifacts, arguments.experiment)
+
+
+def _tensorboard(arguments: argparse.Namespace) -> int:
+    from stepstream.importing.tensorboard_source import TensorboardSource
+
+    folder: Path = arguments.folder
+    source = TensorboardSource(folder, arguments.experiment or folder.resolve().name)
+    code = _take(arguments, source, "reference", [])
+    if source.left_out:
+        print(f"{source.left_out:,} histograms, images and other values that are no scalars were left out")
+    return code
+
+
+def _take(arguments: argparse.Namespace, source: "Source", artifacts: "Artifacts", only: Sequence[str]) -> int:
     from stepstream.importing.move import Moved, move
     from stepstream.importing.target import Target
     from stepstream.query import Server
@@ -34,16 +63,7 @@ def _mlflow(arguments: argparse.Namespace) -> int:
     def show(moved: Moved) -> None:
         bar.show(moved.points, moved.points)
 
-    source = MlflowSource(arguments.source)
-    with reading():
-        moved = move(
-            source,
-            Target(Server(loaded)),
-            loaded,
-            artifacts=arguments.artifacts,
-            only=arguments.experiment,
-            progress=show,
-        )
+    moved = move(source, Target(Server(loaded)), loaded, artifacts=artifacts, only=only, progress=show)
     bar.close()
     for problem in moved.problems:
         print(problem, file=sys.stderr)

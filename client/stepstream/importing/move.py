@@ -3,23 +3,44 @@
 import asyncio
 import mimetypes
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from stepstream.artifacts.handle import Upload
 from stepstream.artifacts.remote import Remote
 from stepstream.artifacts.sending import Batch, Item
 from stepstream.artifacts.source import FileSource
 from stepstream.errors import ArtifactError
-from stepstream.importing.mlflow_source import MlflowSource
 from stepstream.importing.target import SOURCE_TAG, Target
-from stepstream.importing.values import SourceExperiment, SourceRun
+from stepstream.importing.values import Point, SourceExperiment, SourceModel, SourceRun
 from stepstream.settings import Settings
 
 Artifacts = Literal["copy", "reference"]
 TRIES: Final = 3
+
+
+class Source(Protocol):
+    """What runs can be taken from. Law: asked again, it says the same of what has not changed."""
+
+    def experiments(self) -> Iterator[SourceExperiment]:
+        """All of them."""
+
+    def runs(self, experiment: SourceExperiment) -> Iterator[SourceRun]:
+        """All runs of one."""
+
+    def points(self, run: SourceRun) -> Iterator[Point]:
+        """Full histories."""
+
+    def files(self, run: SourceRun) -> Iterator[str]:
+        """Paths of artifacts."""
+
+    def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
+        """One of them, as a local file."""
+
+    def models(self) -> Iterator[SourceModel]:
+        """All registered models."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,7 +59,7 @@ class Moved:
 
 
 def move(
-    source: MlflowSource,
+    source: Source,
     target: Target,
     settings: Settings,
     *,
@@ -60,7 +81,7 @@ def move(
 
 
 def _experiment(
-    source: MlflowSource,
+    source: Source,
     target: Target,
     settings: Settings,
     experiment: SourceExperiment,
@@ -84,7 +105,7 @@ def _experiment(
             tags = {}
             if artifacts == "copy":
                 moved.files += _files(source, settings, run, moved.problems)
-            else:
+            elif run.artifact_uri:
                 tags[SOURCE_TAG] = run.artifact_uri
             target.settle(run, fingerprint, tags)
             moved.runs += 1
@@ -93,7 +114,7 @@ def _experiment(
         target.delete_experiment(number)
 
 
-def _files(source: MlflowSource, settings: Settings, run: SourceRun, problems: list[str]) -> int:
+def _files(source: Source, settings: Settings, run: SourceRun, problems: list[str]) -> int:
     stored = 0
     for path in source.files(run):
         # One at a time: a checkpoint may be as large as the disk has room for.

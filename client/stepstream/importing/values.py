@@ -37,6 +37,8 @@ class SourceRun:
     latest: Sequence[Point]
     datasets: Sequence[Mapping[str, Any]]
     """As MLflow's protocol says them."""
+    version: Sequence[Any] = ()
+    """Whatever else tells that the source has gone on, such as the sizes of files."""
 
     def fingerprint(self, artifacts: str) -> str:
         """Changes whenever the run has been written to since, or its artifacts are to be taken otherwise."""
@@ -49,6 +51,7 @@ class SourceRun:
             sorted(map(repr, self.latest)),
             len(self.datasets),
             artifacts,
+            *map(repr, self.version),
         ]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
 

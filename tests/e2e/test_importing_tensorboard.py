@@ -1,0 +1,112 @@
+"""A folder of event files, written by tensorboardX, moved in by the command."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboardX import SummaryWriter
+
+from stepstream.importing.tensorboard_source import key_of
+from stepstream_ingest.keys import check_key
+from tests.e2e.test_importing import ask
+from tests.servers import ServerProcess
+
+STEPS = 300
+
+
+def write(folder: Path) -> None:
+    with SummaryWriter(str(folder / "first" / "train")) as writer:
+        for step in range(STEPS):
+            writer.add_scalar("loss/total", 1 / (step + 1), step, walltime=1000 + step)
+        writer.add_scalar("loss/total", math.nan, STEPS, walltime=5000)
+        writer.add_histogram("weights", np.zeros(5), 1)
+        writer.add_hparams({"lr": 0.5, "layers": 3, "name": "net"}, {"accuracy": 0.9}, name="trial")
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_scalar("at_the_root", 7.0, -1)
+
+
+def run(server: ServerProcess, folder: Path, *options: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "stepstream.cli", "import", "tensorboard", str(folder), *options]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("STEPSTREAM_", "MLFLOW_"))}
+    environ["STEPSTREAM_TRACKING_URI"] = server.url
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environ)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def runs(server: ServerProcess, experiment: str) -> dict[str, Any]:
+    found = call_v1(server, "runs/search", experiment_names=[experiment])["runs"]
+    return {one["name"]: one for one in found}
+
+
+def call_v1(server: ServerProcess, path: str, **body: Any) -> Any:
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(f"{server.url}/v1/{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as response:
+        return json.loads(response.read())
+
+
+def history(server: ServerProcess, run_id: str, key: str) -> list[tuple[int, int, float]]:
+    said = ask(server, f"/v1/runs/{run_id}/metrics/history?key={key.replace(' ', '%20')}")
+    return list(zip(said["steps"], said["times_ms"], map(float, said["values"]), strict=True))
+
+
+def test_scalars_and_hyperparameters_arrive_and_what_was_taken_is_not_taken_again(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    server, folder = server_factory(), tmp_path / "logs"
+    write(folder)
+    said = run(server, folder)
+    assert said.startswith("3 runs of 1 experiments")
+    assert "1 histograms" in said
+    found = runs(server, "logs")
+    assert found.keys() == {"logs", "first/train", "first/train/trial"}
+    train = found["first/train"]
+    points = history(server, train["run_id"], "loss/total")
+    assert len(points) == STEPS + 1
+    assert points[1] == (1, 1_001_000, 0.5)
+    assert points[-1][:2] == (STEPS, 5_000_000)
+    assert math.isnan(points[-1][2])
+    assert (train["status"], train["start_time_ms"] > 0) == ("FINISHED", True)
+    assert found["first/train/trial"]["params"] == {"lr": "0.5", "layers": "3", "name": "net"}
+    assert history(server, found["logs"]["run_id"], "at_the_root")[0][0] == -1
+    assert "0 runs" in run(server, folder)
+    # Moved elsewhere, and gone on.
+    moved = tmp_path / "archive" / "logs"
+    shutil.copytree(folder, moved)
+    with SummaryWriter(str(moved / "first" / "train"), filename_suffix=".more") as writer:
+        writer.add_scalar("loss/total", 0.25, STEPS + 1, walltime=9000)
+    assert run(server, moved).startswith("1 runs of 1 experiments")
+    assert len(history(server, train["run_id"], "loss/total")) == STEPS + 2
+    assert runs(server, "logs").keys() == found.keys()
+
+
+def test_a_file_that_was_cut_off_brings_what_it_has(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    server, folder = server_factory(), tmp_path / "logs"
+    write(folder)
+    (file,) = (folder / "first" / "train").glob("*tfevents*")
+    file.write_bytes(file.read_bytes()[:-7000])
+    run(server, folder, "--experiment", "cut")
+    points = history(server, runs(server, "cut")["first/train"]["run_id"], "loss/total")
+    assert 0 < len(points) < STEPS
+    assert points == [(step, 1_000_000 + step * 1000, float(np.float32(1 / (step + 1)))) for step in range(len(points))]
+
+
+def test_what_is_no_folder_is_said(server_factory: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    assert "--logdir" in run(server_factory(), tmp_path / "none", code=1)
+
+
+@pytest.mark.parametrize("tag", ["loss (x)", "/a//b/", "../../a", "..", "", "ä/ö:1", "a\0b", "x" * 400, "a/../b", "%"])
+def test_any_tag_has_a_key(tag: str) -> None:
+    assert check_key(key_of(tag), "metric")
