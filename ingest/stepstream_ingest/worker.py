@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -16,6 +17,8 @@ from aiohttp import web
 from stepstream_ingest.app import create_app
 from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
 
+GC_OBJECTS: Final = 50_000
+"""New containers between two looks for cycles."""
 LOGGER: Final = logging.getLogger(__name__)
 CLOSE_S: Final = 1.0
 """After the drain, for the last answers to leave."""
@@ -72,6 +75,10 @@ def main() -> int:
     )
     listener = socket.socket(fileno=arguments.fd)
     listener.setblocking(False)
+    # A JSON body of a thousand metrics is thousands of objects, none of which makes a cycle: looking at all of the
+    # server's own objects for each of them took a twelfth of its time.
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS)
     uvloop.run(serve(config, listener))
     return 0
 

@@ -1,10 +1,13 @@
 """The transaction of one pass: frames out, chunks in, summaries moved; all of it or nothing."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
+
+import numpy as np
 
 from stepstream_ingest.compact.backlog import Backlog, Group
 from stepstream_ingest.compact.chunk_rows import COLUMNS, Written, encode_block
@@ -20,6 +23,10 @@ from stepstream_schema.records import Unknown
 PASS_POINTS: Final = 1_600_000
 """One pass at most, but for its last frame: some 80 MB while it is encoded."""
 PASS_FRAMES: Final = 4096
+LOOKED_UP_SERIES: Final = 128
+"""Of several blocks whose older chunks are looked for at once."""
+STORED_POINTS: Final = 2**18
+"""Of several blocks that go into one COPY: 2 MB while they are encoded."""
 OUT_OF_ORDER_LOOSE: Final = 4
 """A chunk that overlaps older ones makes every reader of it merge: it counts as so many small ones."""
 SERVED: Final = "mlflow"
@@ -82,41 +89,57 @@ class Compactor:
             blocks = await self._news(connection, group, blocks)
         chunks = points = 0
         while blocks:
-            block = blocks.pop()
-            points += block.values.size
-            chunks += await self._store(connection, group, block)
+            some = _some(blocks)
+            points += sum(block.values.size for block in some)
+            chunks += await self._store(connection, group, some)
         return Pass(frames=frames, points=points, bytes=size, chunks=chunks)
 
     async def _news(self, connection: Connection, group: Group, blocks: Sequence[Block]) -> list[Block]:
         """The points of the blocks that no chunk has yet."""
         news: list[tuple[str, Points]] = []
         fresh: list[Block] = []
-        for block in blocks:
-            numbers = await self._numbers(connection, group, block.keys)
-            first = (int(block.steps[0]), int(block.times_ms[0]))
-            last = (int(block.steps[-1]), int(block.times_ms[-1]))
-            rows = await connection.fetch(self._sql["overlapping_chunks"], group.run_id, numbers, *first, *last)
-            if not rows:
-                fresh.append(block)
-                continue
-            there: dict[int, list[Points]] = {}
-            for row in rows:
-                there.setdefault(row["series_id"], []).append(chunk.decode(row["body"]))
-            for key, number, values in zip(block.keys, numbers, block.values, strict=True):
-                mine = Points(steps=block.steps, times_ms=block.times_ms, values=values)
-                known = ordered.canonical(ordered.joined(there.get(number, [])))
-                news.append((key, ordered.without(mine, known)))
+        left = list(reversed(blocks))
+        while left:
+            some = [left.pop()]
+            while left and sum(len(block.keys) for block in [*some, left[-1]]) <= LOOKED_UP_SERIES:
+                some.append(left.pop())
+            there = await self._overlapping(connection, group, some)
+            for block in some:
+                if there.keys().isdisjoint(block.keys):
+                    fresh.append(block)
+                    continue
+                for key, values in zip(block.keys, block.values, strict=True):
+                    mine = Points(steps=block.steps, times_ms=block.times_ms, values=values)
+                    # Opened one series at a time: closed, they are a tenth as large.
+                    known = ordered.canonical(ordered.joined(map(chunk.decode, there.get(key, []))))
+                    news.append((key, ordered.without(mine, known)))
         return fresh + regrouped((key, points) for key, points in news if len(points))
 
-    async def _store(self, connection: Connection, group: Group, block: Block) -> int:
-        numbers = await self._numbers(connection, group, block.keys)
-        written = await asyncio.to_thread(encode_block, group.run_id, numbers, block)
-        await connection.copy_to_table("chunks", source=stream_copy(written.rows), columns=COLUMNS, format="binary")
+    async def _overlapping(
+        self, connection: Connection, group: Group, blocks: Sequence[Block]
+    ) -> dict[str, list[bytes]]:
+        """Chunks that lie where the blocks do, by key."""
+        keys = [key for block in blocks for key in block.keys]
+        numbers = await self._numbers(connection, group, keys)
+        bounds = [_bounds(block) for block in blocks for _ in block.keys]
+        columns = map(list, zip(*bounds, strict=True))
+        rows = await connection.fetch(self._sql["overlapping_chunks"], group.run_id, numbers, *columns)
+        names = dict(zip(numbers, keys, strict=True))
+        there: dict[str, list[bytes]] = {}
+        for row in rows:
+            there.setdefault(names[row["series_id"]], []).append(row["body"])
+        return there
+
+    async def _store(self, connection: Connection, group: Group, blocks: Sequence[Block]) -> int:
+        numbers = [await self._numbers(connection, group, block.keys) for block in blocks]
+        written = await asyncio.to_thread(_encoded, group.run_id, numbers, blocks)
+        rows = [row for one in written for row in one.rows]
+        await connection.copy_to_table("chunks", source=stream_copy(rows), columns=COLUMNS, format="binary")
         moved = await connection.execute(self._sql["fold_series"], *fold_arguments(group.run_id, numbers, written))
-        if moved != f"UPDATE {len(numbers)}":
+        if moved != f"UPDATE {sum(map(len, numbers))}":
             # The run was removed since its series were looked up; the next pass finds nothing of it.
             raise DatabaseAway(f"series of run {group.run_id.hex} vanished under a pass")
-        return len(written.rows)
+        return len(rows)
 
     async def _numbers(self, connection: Connection, group: Group, keys: Sequence[str]) -> list[int]:
         run_id, rank, attempt = _name(group)
@@ -156,8 +179,28 @@ def _gathered(bodies: Sequence[bytes], *, once: bool) -> tuple[list[Block], list
     return gathering.blocks(), unknown
 
 
-def fold_arguments(run_id: UUID, numbers: Sequence[int], written: Written) -> list[Any]:
-    """The arguments of the query `fold_series`."""
-    loose = int(written.points_each < chunk.MAX_POINTS // 2)
-    columns: list[Any] = [row.tolist() for row in (*written.ints, *written.floats)]
-    return [run_id, list(numbers), *columns, OUT_OF_ORDER_LOOSE, [loose] * len(numbers)]
+def _some(blocks: list[Block]) -> list[Block]:
+    """Blocks that are stored together, taken from the end: a series to a block would else cost a statement each."""
+    some = [blocks.pop()]
+    while blocks and sum(block.values.size for block in some) + blocks[-1].values.size <= STORED_POINTS:
+        some.append(blocks.pop())
+    return some
+
+
+def _bounds(block: Block) -> tuple[int, int, int, int]:
+    return int(block.steps[0]), int(block.times_ms[0]), int(block.steps[-1]), int(block.times_ms[-1])
+
+
+def _encoded(run_id: UUID, numbers: Sequence[Sequence[int]], blocks: Sequence[Block]) -> list[Written]:
+    return [encode_block(run_id, own, block) for own, block in zip(numbers, blocks, strict=True)]
+
+
+def fold_arguments(run_id: UUID, numbers: Sequence[Sequence[int]], written: Sequence[Written]) -> list[Any]:
+    """The arguments of the query `fold_series`, for series that are in one block each."""
+    ints = np.concatenate([one.ints for one in written], axis=1)
+    floats = np.concatenate([one.floats for one in written], axis=1)
+    columns: list[Any] = [row.tolist() for row in (*ints, *floats)]
+    loose = [
+        int(one.points_each < chunk.MAX_POINTS // 2) for own, one in zip(numbers, written, strict=True) for _ in own
+    ]
+    return [run_id, list(itertools.chain(*numbers)), *columns, OUT_OF_ORDER_LOOSE, loose]

@@ -1,7 +1,6 @@
 """MLflow's endpoints that log and read metrics."""
 
 import itertools
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -11,27 +10,21 @@ import numpy as np
 
 from stepstream_ingest import pages
 from stepstream_ingest.errors import ApiError
-from stepstream_ingest.keys import check_key
+from stepstream_ingest.mlflow import batches
 from stepstream_ingest.mlflow.fields import Fields, missing, run_uuid
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.read.history import History, Wanted, Window
 from stepstream_ingest.tracking import rules
-from stepstream_ingest.tracking.models import LoggedModels, ModelMetric, model_uuid
+from stepstream_ingest.tracking.models import LoggedModels, ModelMetric
 from stepstream_ingest.tracking.runs import Runs
 from stepstream_ingest.write.served import Said, Served
-from stepstream_schema.columns import Float64s, Int64s
 from stepstream_schema.points import Points
 
-MAX_METRICS: Final = 1000
-MAX_PARAMS: Final = 100
-MAX_TAGS: Final = 100
 MAX_RUNS: Final = 100
 MAX_SAMPLES: Final = 2500
 DEFAULT_SAMPLES: Final = 320
 PAGED_S: Final = 10.0
-PLAIN: Final[Sequence[set[type]]] = ({str}, {float, int}, {int}, {int})
-"""Types of a key, a value, a time and a step that need no reading."""
 
 
 class MetricCalls:
@@ -47,38 +40,27 @@ class MetricCalls:
     def add_to(self, router: Router) -> None:
         """Register the endpoints."""
         router.post("runs/log-metric", self.log_metric)
-        router.post("runs/log-batch", self.log_batch)
+        router.post_body("runs/log-batch", self.log_batch)
         router.get("metrics/get-history", self.get_history)
         router.get("metrics/get-history-bulk", self.bulk)
         router.get("metrics/get-history-bulk-interval", self.sampled)
 
     async def log_metric(self, said: Fields) -> Mapping[str, Any]:
         """One point."""
-        run_id, points = said.run_id(), one_by_one([said])
-        of_models = _of_models([said], points)
+        run_id, points = said.run_id(), batches.one_by_one([said])
+        of_models = batches.of_models([said], points)
         await self._runs.check_writable(run_id)
         await self._log(run_id, points, of_models)
         return {}
 
-    async def log_batch(self, said: Fields) -> Mapping[str, Any]:
+    async def log_batch(self, body: bytes) -> Mapping[str, Any]:
         """Metrics, params and tags: checked together, before anything is stored."""
-        run_id = said.run_id()
-        metrics, params, tags = said.sequence("metrics"), said.pairs("params"), said.pairs("tags")
-        _check_sizes(len(metrics), len(params), len(tags))
-        points = at_once(metrics) or one_by_one(said.items("metrics"))
-        # Nearly no batch has any; asking each of a thousand metrics in full would cost more than reading it.
-        of_models = _of_models(said.items("metrics"), points) if any("model_id" in one for one in metrics) else []
-        twice = sorted({key for key, _ in params if sum(key == other for other, _ in params) > 1})
-        if twice:
-            raise rules.invalid(
-                f"Duplicate parameter keys have been submitted: {twice}. Please ensure the request "
-                "contains only one param value per param key."
-            )
-        if params or tags:
-            await self._runs.log(run_id, params, dict(tags))
+        said = batches.read(body)
+        if said.params or said.tags:
+            await self._runs.log(said.run_id, said.params, said.tags)
         else:
-            await self._runs.check_writable(run_id)
-        await self._log(run_id, points, of_models)
+            await self._runs.check_writable(said.run_id)
+        await self._log(said.run_id, said.points, said.of_models)
         return {}
 
     async def _log(self, run_id: UUID, points: Said, of_models: Sequence[ModelMetric]) -> None:
@@ -185,85 +167,6 @@ def thinned(points: Points, most: int) -> Points:
             kept.add(int(start + np.argmin(np.where(np.isnan(values), np.inf, values))))
             kept.add(int(start + np.argmax(np.where(np.isnan(values), -np.inf, values))))
     return points.take(np.array(sorted(kept)))
-
-
-def at_once(metrics: Sequence[Any]) -> Said | None:
-    """The metrics of a batch as their client writes them, a column at a time; None for what needs a closer look."""
-    try:
-        keys = [one["key"] for one in metrics]
-        columns = [[one[name] for one in metrics] for name in ("value", "timestamp", "step")]
-    except (KeyError, TypeError):
-        return None
-    kinds = [set(map(type, column)) for column in (keys, *columns)]
-    if not metrics or not all(keys) or any(kind - allowed for kind, allowed in zip(kinds, PLAIN, strict=True)):
-        return None
-    for key in set(keys):
-        check_key(key, "metric")
-    values, times_ms, steps = columns
-    try:
-        said = Said(keys=keys, steps=_int64s(steps), times_ms=_int64s(times_ms), values=_limited(values))
-    except OverflowError:
-        return None
-    return said if int(said.times_ms.min()) >= 0 else None
-
-
-def one_by_one(metrics: Sequence[Fields]) -> Said:
-    """The same for numbers that come as texts, steps that are left out, and what is wrong. Raises ApiError."""
-    keys = [check_key(one.required_text("key"), "metric") for one in metrics]
-    values = [one.number("value") for one in metrics]
-    times_ms = [one.integer("timestamp") for one in metrics]
-    for key, time_ms in zip(keys, times_ms, strict=True):
-        if time_ms < 0:
-            raise rules.invalid(
-                f"Got invalid timestamp {time_ms} for metric '{key}': it is milliseconds since the epoch"
-            )
-    steps = [one.integer("step", 0) for one in metrics]
-    return Said(keys=keys, steps=_int64s(steps), times_ms=_int64s(times_ms), values=_limited(values))
-
-
-def _of_models(metrics: Sequence[Fields], points: Said) -> list[ModelMetric]:
-    """Those that belong to a logged model."""
-    return [
-        ModelMetric(
-            model_id=model_uuid(one.text("model_id")),
-            key=points.keys[place],
-            step=int(points.steps[place]),
-            time_ms=int(points.times_ms[place]),
-            value=float(points.values[place]),
-            dataset_name=one.text("dataset_name", ""),
-            dataset_digest=one.text("dataset_digest", ""),
-        )
-        for place, one in enumerate(metrics)
-        if one.text("model_id", "")
-    ]
-
-
-def _int64s(numbers: Sequence[int]) -> Int64s:
-    return np.array(numbers, np.int64)
-
-
-def _limited(values: Sequence[float]) -> Float64s:
-    # As MLflow keeps them; by StepStream's own client infinities stay what they are.
-    return np.clip(np.array(values, np.float64), -sys.float_info.max, sys.float_info.max)
-
-
-def _check_sizes(metrics: int, params: int, tags: int) -> None:
-    for count, most, what in (
-        (metrics, MAX_METRICS, "metrics"),
-        (params, MAX_PARAMS, "params"),
-        (tags, MAX_TAGS, "tags"),
-    ):
-        if count > most:
-            raise rules.invalid(
-                f"A batch logging request can contain at most {most} {what}. Got {count} {what}. Please split up "
-                f"{what} across multiple requests and try again."
-            )
-    total = metrics + params + tags
-    if total > MAX_METRICS:
-        raise rules.invalid(
-            f"A batch logging request can contain at most {MAX_METRICS} metrics, params, and tags. Got {total}. "
-            "Please split them up across multiple requests and try again."
-        )
 
 
 def _spoken(key: str, points: Points) -> list[dict[str, Any]]:

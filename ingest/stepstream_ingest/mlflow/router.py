@@ -11,6 +11,7 @@ from stepstream_ingest.mlflow.fields import Fields, from_query
 
 PREFIXES: Final = ("/api/2.0/mlflow/", "/ajax-api/2.0/mlflow/")
 
+BodyCall: TypeAlias = Callable[[bytes], Awaitable[Mapping[str, Any]]]
 Call: TypeAlias = Callable[[Fields], Awaitable[Mapping[str, Any]]]
 
 
@@ -28,13 +29,18 @@ class Router:
         """A request with a JSON body."""
         self._add("POST", path, call)
 
+    def post_body(self, path: str, call: BodyCall) -> None:
+        """A request whose JSON body the call reads itself; `message` makes Fields of it where it does not."""
+        for prefix in PREFIXES:
+            self._app.router.add_post(prefix + path, _whole(call))
+
     def add(self, method: str, path: str, call: Call) -> None:
         """Any other method; its parameters are in the body, and in the path."""
         self._add(method, path, call)
 
     def _add(self, method: str, path: str, call: Call) -> None:
         async def handle(request: web.Request) -> web.Response:
-            said = from_query(request.query) if request.method == "GET" else await _body(request)
+            said = from_query(request.query) if request.method == "GET" else message(await _read(request))
             answer = await call(Fields(said | dict(request.match_info)))
             return web.Response(body=orjson.dumps(answer), content_type="application/json")
 
@@ -42,10 +48,23 @@ class Router:
             self._app.router.add_route(method, prefix + path, handle)
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+def _whole(call: BodyCall) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        answer = await call(await _read(request))
+        return web.Response(body=orjson.dumps(answer), content_type="application/json")
+
+    return handle
+
+
+async def _read(request: web.Request) -> bytes:
     body = await request.read()
     if body and request.content_type != "application/json":
         raise ApiError(400, "INVALID_PARAMETER_VALUE", "Bad Request. Content-Type must be one of ['application/json'].")
+    return body
+
+
+def message(body: bytes) -> dict[str, Any]:
+    """A body's JSON object; empty for what is none, as MLflow takes it."""
     try:
         said = orjson.loads(body or b"{}")
         # Some clients encode twice.

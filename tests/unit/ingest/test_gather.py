@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 from uuid import UUID
 
@@ -24,7 +25,10 @@ rows = st.lists(
 matrices = st.tuples(st.sampled_from([("a",), ("a", "b"), ("c", "d"), ("d",)]), rows)
 
 
-@given(st.lists(matrices, max_size=6), st.lists(st.tuples(st.sampled_from("abe"), rows), max_size=3))
+@given(
+    st.lists(matrices, max_size=6),
+    st.lists(st.dictionaries(st.sampled_from("abef"), rows, min_size=1, max_size=3), max_size=4),
+)
 def test_every_point_is_in_one_block_and_each_key_in_one(dense, sparse):
     gathering = Gathering()
     expected: Counter = Counter()
@@ -33,17 +37,17 @@ def test_every_point_is_in_one_block_and_each_key_in_one(dense, sparse):
         values = np.tile(columns[2].astype(np.float64), (len(keys), 1))
         gathering.add(frame(Matrix(keys=keys, steps=columns[0], times_ms=columns[1], values=values)))
         expected.update((key, *point) for key in keys for point in points)
-    for key, points in sparse:
-        columns = [np.array(column) for column in zip(*points, strict=True)]
+    for said in sparse:
+        columns = [np.array(column) for column in zip(*itertools.chain(*said.values()), strict=True)]
         record = Ragged(
-            keys=(key,),
-            counts=np.array([len(points)]),
+            keys=tuple(said),
+            counts=np.array([len(points) for points in said.values()]),
             steps=columns[0],
             times_ms=columns[1],
             values=columns[2].astype(np.float64),
         )
         gathering.add(frame(record))
-        expected.update((key, *point) for point in points)
+        expected.update((key, *point) for key, points in said.items() for point in points)
     blocks = gathering.blocks()
     found = Counter(
         (key, int(step), int(time), float(value))

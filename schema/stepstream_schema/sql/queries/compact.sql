@@ -99,11 +99,13 @@ WHERE s.run_id = $1 AND s.rank = $2 AND s.attempt = $3 AND s.loose > 1 AND (s.lo
 ORDER BY s.series_id LIMIT $5
 
 -- name: overlapping_chunks
--- Chunks of these series that hold something between two places, both included.
-SELECT series_id, body FROM chunks
-WHERE run_id = $1 AND series_id = ANY ($2::integer[]) AND body IS NOT NULL
-    AND first_step <= $5 AND (first_step, first_time_ms) <= ($5::bigint, $6::bigint)
-    AND (last_step, last_time_ms) >= ($3::bigint, $4::bigint)
+-- Chunks of series that hold something between two places, both included, of each series its own.
+SELECT c.series_id, c.body
+FROM unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+    AS w (series_id, first_step, first_time_ms, last_step, last_time_ms)
+JOIN chunks AS c ON c.run_id = $1 AND c.series_id = w.series_id AND c.body IS NOT NULL
+    AND c.first_step <= w.last_step AND (c.first_step, c.first_time_ms) <= (w.last_step, w.last_time_ms)
+    AND (c.last_step, c.last_time_ms) >= (w.first_step, w.first_time_ms)
 
 -- name: chunk_bounds
 -- Where the chunks of these series lie, in order.
