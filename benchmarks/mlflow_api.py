@@ -18,10 +18,12 @@ import orjson
 
 from benchmarks import results
 from benchmarks.servers import BenchmarkServer, Postgres, Process, free_port
+from stepstream_ingest.compact.tidier import LOOSE
 from stepstream_schema import batch, paths
 from stepstream_schema import frame as wire
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.records import Matrix, Params, Start
+from stepstream_schema.sql import queries
 
 WRITERS = 8
 BATCH = 1000
@@ -207,16 +209,21 @@ async def _fill_stepstream(url: str, database: str, runs: int) -> None:
             async with session.post(url + paths.FRAMES, data=batch.pack(frames), headers=headers) as response:
                 if response.status != 200:
                     raise RuntimeError(f"frames: {response.status}: {(await response.text())[:300]}")
-        # As on a server at rest: every point is compacted.
+        # As on a server at rest: every point is compacted, and PostgreSQL knows its tables, as it does for the other.
         while not await _at_rest(database):
             await asyncio.sleep(1)
+    connection = await asyncpg.connect(database)
+    await connection.execute("ANALYZE")
+    await connection.close()
 
 
 async def _at_rest(database: str) -> bool:
+    """Nothing is left to be compacted, nor to be tidied."""
     connection = await asyncpg.connect(database)
     frames = await connection.fetchval("SELECT count(*) FROM frames")
+    untidy = await connection.fetch(queries("compact")["untidy"], LOOSE)
     await connection.close()
-    return frames == 0
+    return frames == 0 and not untidy
 
 
 def _frame(run: int, keys: Sequence[str]) -> bytes:

@@ -5,7 +5,7 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
 
 import orjson
@@ -16,6 +16,7 @@ from stepstream_ingest.filters import Comparison, Order
 from stepstream_ingest.keys import check_key
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.run_search import Stage, compile_search
+from stepstream_ingest.tracking.stages import Stages
 from stepstream_schema import limits, sql
 from stepstream_schema.records import DATASET_TEXTS
 from stepstream_schema.run_names import run_name
@@ -40,13 +41,8 @@ class Dataset:
     """Of this use, such as mlflow.data.context."""
 
 
-class Latest(NamedTuple):
-    """The latest value of a metric; a tuple, since a page of a search holds thousands."""
-
-    key: str
-    value: float
-    step: int
-    time_ms: int
+Latest: TypeAlias = tuple[str, float, int, int]
+"""(key, value, step, time in ms) of the latest point; a plain tuple, since a page of a search holds thousands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +101,7 @@ class Runs:
     def __init__(self, database: Database, readers: Database) -> None:
         self._database = database
         self._readers = readers
+        self._stages = Stages(database)
         self._sql = sql.queries("tracking")
         # Two edits of one millisecond keep their order.
         self._numbers = itertools.count(time.time_ns())
@@ -164,7 +161,7 @@ class Runs:
             self._readers.fetch(self._sql["latest_of_runs"], ids), self._about(ids)
         )
         metrics = {
-            row["run_id"]: list(map(Latest, row["keys"], row["values"], row["steps"], row["times_ms"]))
+            row["run_id"]: list(zip(row["keys"], row["values"], row["steps"], row["times_ms"], strict=True))
             for row in latest
         }
         return [
@@ -212,8 +209,7 @@ class Runs:
 
     async def check_writable(self, run_id: UUID) -> None:
         """Raises ApiError for a run that is not there or deleted. Nothing is locked: points alone change no row."""
-        rows = await self._database.fetch(self._sql["run_stage"], run_id)
-        _check_stage(run_id, rows[0]["lifecycle_stage"] if rows else None)
+        _check_stage(run_id, await self._stages.of(run_id))
 
     async def log(self, run_id: UUID, params: Sequence[tuple[str, str]], tags: Mapping[str, str]) -> None:
         """Params and tags together. Raises ApiError for a param that has another value."""
