@@ -1,5 +1,6 @@
 """The runs that are open in this process, and which of them a thread logs to when it names none."""
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,15 @@ FLUSH_S: Final = 10.0
 # Appended to and removed from in one step of the interpreter each: no lock that a fork could leave taken.
 _open: "list[tuple[int, Run]]" = []
 _last: "Run | None" = None
+
+
+def _forked() -> None:
+    # A child has one thread, whichever of its parent's has made it: all that is open is that one's.
+    _open[:] = [(threading.get_ident(), run) for _, run in _open]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def opened(run: "Run") -> None:

@@ -5,7 +5,7 @@ import operator
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -82,6 +82,7 @@ class Run(RunArtifacts):
         self._uploader: Uploader | None = None
         self._ready = threading.Event()
         self._loaded = threading.Event()
+        self._described = threading.Event()
         self._asleep = False
         self._points_dropped = 0
         self._bad_values = 0
@@ -128,19 +129,20 @@ class Run(RunArtifacts):
             )
             self._sender = sender
             sender.start()
-            self._describe()
+            # Everything is imported: from here on a fork need not wait, however long git may take.
+            self._loaded.set()
+            self._describe(code_version.tags)
         except Exception as error:  # noqa: BLE001 - said, and the training goes on
             self._notices.once("open", f"the tracker could not start, and nothing will be stored: {error!r}")
         finally:
             self._ready.set()
             self._loaded.set()
+            self._described.set()
 
-    def _describe(self) -> None:
+    def _describe(self, describe: Callable[[], Mapping[str, str]]) -> None:
         # The ranks of a job run one script: one of them says which.
         if not self._is_child and self.rank in (None, 0):
-            from stepstream import code_version
-
-            self.set_tags(code_version.tags())
+            self.set_tags(describe())
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log values that belong together, at `step`; without one, calls are counted from 0.
@@ -322,7 +324,7 @@ class Run(RunArtifacts):
                 return self._finished
             if not self._is_child:
                 # What runs is being asked off this thread, and is part of the run.
-                self._loaded.wait(DESCRIBE_S)
+                self._described.wait(DESCRIBE_S)
                 self.status = status
                 self._buffer.push_note(Note("status", "", status, time.time_ns() // 1_000_000))
             elif self._pipeline is None and self._asleep and self._uploader is None:

@@ -141,6 +141,28 @@ print(run.run_id)
     assert inputs["named"]["dataset"]["digest"] == "d"
 
 
+def test_a_fork_does_not_wait_for_a_slow_git(tmp_path: Path) -> None:
+    slow = tmp_path / "bin" / "git"
+    slow.parent.mkdir()
+    slow.write_text("#!/bin/sh\nsleep 4\n")
+    slow.chmod(0o755)
+    script = """
+import os, time, stepstream
+run = stepstream.start_run()
+run._loaded.wait()
+began = time.monotonic()
+child = os.fork()
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+print(run._described.is_set(), time.monotonic() - began < 2)
+os._exit(0)
+"""
+    environ = environment(None, tmp_path / "spool")
+    said = python(script, environ | {"PATH": f"{slow.parent}:{environ['PATH']}"}, directory=tmp_path)
+    assert said.split() == ["False", "True"]
+
+
 def test_figures_images_and_models_of_the_client(server_factory: Callable[..., ServerProcess], tmp_path: Path) -> None:
     script = """
 import stepstream as mlflow

@@ -1,6 +1,7 @@
 """What MLflow's names rest on: open runs, datasets, contents, the code's version."""
 
 import json
+import os
 import threading
 
 import numpy as np
@@ -75,6 +76,19 @@ def test_a_run_that_ends_in_another_thread_is_gone_everywhere():
     active.opened(run)
     in_thread(lambda: active.closed(run))
     assert active.current() is None
+
+
+def test_a_child_that_is_forked_by_another_thread_goes_on_with_the_open_run():
+    run = Handle("a")
+    active.opened(run)
+
+    def fork() -> int:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if active.current() is run else 1)
+        return os.waitpid(child, 0)[1]
+
+    assert in_thread(fork) == 0
 
 
 def test_a_flush_asks_every_run_and_says_whether_all_are_durable():
