@@ -4,7 +4,8 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from pathlib import Path
+from typing import IO, Any, Final
 from urllib.parse import urlencode
 
 from stepstream.errors import QueryError
@@ -34,6 +35,11 @@ class Server:
         """The body of an answer to bytes of any kind."""
         return self._ask(method, path, body, "application/json", content_type)
 
+    def send_file(self, method: str, path: str, local: Path) -> None:
+        """Send a file, read while it is sent."""
+        with local.open("rb") as file:
+            self._ask(method, path, file, "application/json", "application/octet-stream", local.stat().st_size)
+
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> dict[str, Any]:
         """The JSON object that answers; a parameter that is None is not sent."""
         given = {name: value for name, value in query.items() if value is not None}
@@ -59,9 +65,17 @@ class Server:
                 return
 
     def _ask(
-        self, method: str, path: str, body: bytes | None, accept: str, content_type: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: bytes | IO[bytes] | None,
+        accept: str,
+        content_type: str = "application/json",
+        size: int | None = None,
     ) -> bytes:
         headers = {"Accept": accept} | ({"Content-Type": content_type} if body is not None else {})
+        if size is not None:
+            headers["Content-Length"] = str(size)
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self.uri + path, body, headers, method=method)

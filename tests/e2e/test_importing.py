@@ -1,5 +1,6 @@
 """`stepstream import mlflow`: everything arrives, is found as it was, survives a kill half-way, and comes once."""
 
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -10,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,3 +193,74 @@ def test_what_is_no_source_is_said(server_factory: Callable[..., ServerProcess],
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "127.0.0.1" in done.stderr
+
+
+LOGGED = """
+import sys
+from pathlib import Path
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelInput, LoggedModelOutput
+uri, folder = sys.argv[1:]
+client = MlflowClient(uri)
+experiment = client.create_experiment("three", artifact_location=f"file://{folder}/three")
+run = client.create_run(experiment, run_name="maker").info.run_id
+model = client.create_logged_model(experiment, "net", run, tags={"k": "v"}, params={"depth": "3"}, model_type="cnn")
+Path(folder, "MLmodel").write_text("flavors: {}")
+Path(folder, "weights.bin").write_bytes(b"x" * 100_000)
+client.log_model_artifact(model.model_id, f"{folder}/MLmodel")
+client.log_model_artifact(model.model_id, f"{folder}/weights.bin", "data")
+of = {"model_id": model.model_id, "dataset_name": "iris", "dataset_digest": "d"}
+client.log_metric(run, "accuracy", 0.9, timestamp=5, step=2, **of)
+client.finalize_logged_model(model.model_id, "READY")
+client.log_outputs(run, [LoggedModelOutput(model.model_id, 2)])
+reader = client.create_run(experiment, run_name="reader").info.run_id
+client.log_inputs(reader, models=[LoggedModelInput(model.model_id)])
+client.create_registered_model("net3")
+client.create_model_version("net3", model.artifact_location, run, model_id=model.model_id)
+print(model.model_id)
+"""
+
+
+def test_logged_models_keep_their_ids_metrics_files_and_versions(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    if not importlib.metadata.version("mlflow").startswith("3."):
+        pytest.skip("MLflow 3 (the extra `frameworks`) is not installed: logged models were left out")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    environ = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    made = subprocess.check_output([sys.executable, "-c", LOGGED, uri, str(tmp_path)], env=environ, text=True)
+    model_id, server = made.split()[-1], server_factory()
+    said = run(server, uri)
+    assert "2 runs" in said
+    assert "2 files" in said
+    assert "1 logged and 1 registered" in said
+    for _ in range(2):
+        model = ask(server, f"/v1/logged-models/{model_id}")
+        assert (model["name"], model["model_type"], model["status"]) == ("net", "cnn", "LOGGED_MODEL_READY")
+        assert model["params"] == {"depth": "3"}
+        assert model["tags"]["k"] == "v"
+        (metric,) = model["metrics"]
+        assert (metric["key"], metric["value"], metric["step"], metric["time_ms"]) == ("accuracy", 0.9, 2, 5)
+        assert (metric["dataset_name"], metric["dataset_digest"]) == ("iris", "d")
+        lineage = ask(server, "/v1/registry/models/net3/versions/1/lineage")
+        assert (lineage["model"]["model_id"], lineage["run"]["name"]) == (model_id, "maker")
+        assert [file["path"] for file in lineage["environment"]] == ["MLmodel"]
+        uses = {
+            one["name"]: one["models"] for one in call_v1(server, "runs/search", experiment_names=["three"])["runs"]
+        }
+        assert uses == {
+            "maker": [{"direction": "output", "model_id": model_id, "step": 2}],
+            "reader": [{"direction": "input", "model_id": model_id, "step": 0}],
+        }
+        # Again: nothing is taken twice.
+        assert "0 logged and" in run(server, uri)
+    place = f"/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories?artifact_directory_path=data"
+    listed = [(file["path"], file["file_size"]) for file in ask(server, place)["files"]]
+    assert listed == [("data/weights.bin", 100_000)]
+
+
+def call_v1(server: ServerProcess, path: str, **body: Any) -> Any:
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(f"{server.url}/v1/{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as response:
+        return json.loads(response.read())

@@ -1,12 +1,10 @@
 """A folder of event files, written by tensorboardX, moved in by the command."""
 
-import json
 import math
 import os
 import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from tensorboardX import SummaryWriter
 
 from stepstream.importing.tensorboard_source import key_of
 from stepstream_ingest.keys import check_key
-from tests.e2e.test_importing import ask
+from tests.e2e.test_importing import ask, call_v1
 from tests.servers import ServerProcess
 
 STEPS = 300
@@ -46,13 +44,6 @@ def run(server: ServerProcess, folder: Path, *options: str, code: int = 0) -> st
 def runs(server: ServerProcess, experiment: str) -> dict[str, Any]:
     found = call_v1(server, "runs/search", experiment_names=[experiment])["runs"]
     return {one["name"]: one for one in found}
-
-
-def call_v1(server: ServerProcess, path: str, **body: Any) -> Any:
-    data = json.dumps(body).encode()
-    request = urllib.request.Request(f"{server.url}/v1/{path}", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as response:
-        return json.loads(response.read())
 
 
 def history(server: ServerProcess, run_id: str, key: str) -> list[tuple[int, int, float]]:

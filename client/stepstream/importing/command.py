@@ -69,6 +69,7 @@ def _take(arguments: argparse.Namespace, source: "Source", artifacts: "Artifacts
         print(problem, file=sys.stderr)
     print(
         f"{moved.runs} runs of {moved.experiments} experiments were taken, with {moved.points:,} points and "
-        f"{moved.files} files; {moved.skipped} runs were here already; {moved.models} registered models"
+        f"{moved.files} files; {moved.skipped} runs were here already; {moved.logged_models} logged and "
+        f"{moved.models} registered models"
     )
     return 1 if moved.problems else 0

@@ -1,17 +1,28 @@
 """The border to the `mlflow` package, which reads whatever MLflow has written: a server, a database, a folder."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from stepstream.errors import ConfigurationError, QueryError
-from stepstream.importing.values import Point, SourceExperiment, SourceModel, SourceRun, SourceVersion
+from stepstream.importing.values import (
+    Point,
+    SourceExperiment,
+    SourceLoggedModel,
+    SourceModel,
+    SourceModelMetric,
+    SourceRun,
+    SourceVersion,
+)
 
 PAGE: Final = 500
 ROWS: Final = 50_000
 """Rows of a database that are read at once."""
+OF_MODEL: Final = re.compile(r"/models/(m-[0-9a-f]{32})/artifacts/?$")
 HISTORY: Final = (
     "SELECT key, value, timestamp, step, is_nan FROM metrics WHERE run_uuid = :run ORDER BY key, timestamp, step"
 )
@@ -30,6 +41,7 @@ class MlflowSource:
             raise ConfigurationError(
                 f"reading what MLflow has written needs the package {error.name!r}: pip install 'stepstream[import]'"
             ) from error
+        self._uri = uri
         self._client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._all = ViewType.ALL
         self._engine: Any = getattr(self._client._tracking_client.store, "engine", None)
@@ -48,7 +60,8 @@ class MlflowSource:
         """All of its runs, deleted ones included, oldest first."""
         ids, order = [experiment.experiment_id], ["attributes.start_time ASC"]
         for one in _pages(self._client.search_runs, ids, run_view_type=self._all, order_by=order):
-            yield _run(one)
+            # A search leaves out which models a run has read.
+            yield _run(self._client.get_run(one.info.run_id) if self._has_models else one)
 
     def points(self, run: SourceRun) -> Iterator[Point]:
         """Its full histories, in an order that is the same every time."""
@@ -72,6 +85,40 @@ class MlflowSource:
     def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
         """One of them, as a local file."""
         return Path(self._client.download_artifacts(run.run_id, path, str(destination)))
+
+    @cached_property
+    def _has_models(self) -> bool:
+        """Whether there is any logged model: most sources are older than that, and asking for each run is dear."""
+        search = getattr(self._client, "search_logged_models", None)
+        ids = [one.experiment_id for one in self.experiments() if not one.deleted]
+        groups = (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
+        return search is not None and any(search(group, max_results=1) for group in groups)
+
+    def logged_models(self, experiment: SourceExperiment) -> Iterator[SourceLoggedModel]:
+        """Those of MLflow 3 that are not deleted; older versions have none."""
+        search = getattr(self._client, "search_logged_models", None)
+        if search is None or experiment.deleted:
+            return
+        for one in _pages(lambda **page: search([experiment.experiment_id], **page)):
+            yield _logged_model(one)
+
+    def model_files(self, model: SourceLoggedModel) -> Iterator[str]:
+        """The paths of a logged model's artifacts."""
+        folders = [""]
+        while folders:
+            for one in self._client.list_logged_model_artifacts(model.model_id, folders.pop() or None):
+                if one.is_dir:
+                    folders.append(one.path)
+                else:
+                    yield one.path
+
+    def fetch_model_file(self, model: SourceLoggedModel, path: str, destination: Path) -> Path:
+        """One of them, as a local file."""
+        from mlflow.artifacts import download_artifacts
+
+        uri = f"{model.artifact_uri}/{path}"
+        place = {"artifact_uri": uri, "dst_path": str(destination), "tracking_uri": self._uri}
+        return Path(download_artifacts(**place))
 
     def models(self) -> Iterator[SourceModel]:
         """All registered models."""
@@ -145,14 +192,46 @@ def _run(one: Any) -> SourceRun:
             }
             for used in inputs
         ],
+        model_inputs=[used.model_id for used in getattr(one.inputs, "model_inputs", None) or ()],
+        model_outputs=[
+            (made.model_id, made.step) for made in getattr(getattr(one, "outputs", None), "model_outputs", None) or ()
+        ],
+    )
+
+
+def _logged_model(one: Any) -> SourceLoggedModel:
+    status = str(one.status)
+    return SourceLoggedModel(
+        model_id=one.model_id,
+        name=one.name or "",
+        model_type=one.model_type or "",
+        source_run_id=one.source_run_id or "",
+        status="UPLOAD_FAILED" if "FAILED" in status else status.rpartition(".")[2].removeprefix("LOGGED_MODEL_"),
+        artifact_uri=one.artifact_location,
+        params=dict(one.params or {}),
+        tags=dict(one.tags or {}),
+        metrics=[
+            SourceModelMetric(
+                run_id=metric.run_id,
+                point=(metric.key, metric.value, metric.timestamp, metric.step),
+                dataset_name=metric.dataset_name or "",
+                dataset_digest=metric.dataset_digest or "",
+            )
+            for metric in one.metrics or ()
+            if metric.run_id
+        ],
+        updated_at_ms=one.last_updated_timestamp,
     )
 
 
 def _version(one: Any) -> SourceVersion:
+    # A search does not say it; the source does.
+    of_model = OF_MODEL.search(one.source)
     return SourceVersion(
         version=int(one.version),
         source=one.source,
         run_id=one.run_id or "",
+        model_id=getattr(one, "model_id", None) or (of_model[1] if of_model else ""),
         description=one.description or "",
         stage=one.current_stage or "None",
         tags=dict(one.tags),

@@ -14,7 +14,7 @@ from stepstream.artifacts.sending import Batch, Item
 from stepstream.artifacts.source import FileSource
 from stepstream.errors import ArtifactError
 from stepstream.importing.target import SOURCE_TAG, Target
-from stepstream.importing.values import Point, SourceExperiment, SourceModel, SourceRun
+from stepstream.importing.values import Point, SourceExperiment, SourceLoggedModel, SourceModel, SourceRun
 from stepstream.settings import Settings
 
 Artifacts = Literal["copy", "reference"]
@@ -39,6 +39,15 @@ class Source(Protocol):
     def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
         """One of them, as a local file."""
 
+    def logged_models(self, experiment: SourceExperiment) -> Iterator[SourceLoggedModel]:
+        """All logged models of one experiment."""
+
+    def model_files(self, model: SourceLoggedModel) -> Iterator[str]:
+        """Paths of its artifacts."""
+
+    def fetch_model_file(self, model: SourceLoggedModel, path: str, destination: Path) -> Path:
+        """One of them, as a local file."""
+
     def models(self) -> Iterator[SourceModel]:
         """All registered models."""
 
@@ -55,6 +64,8 @@ class Moved:
     points: int = 0
     files: int = 0
     models: int = 0
+    logged_models: int = 0
+    """Taken now, or completed."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -95,6 +106,8 @@ def _experiment(
         if not experiment.deleted:
             moved.problems.append(f"experiment {experiment.name!r} is deleted here; restore it to take its runs")
         return
+    models = {one.model_id: one for one in source.logged_models(experiment)}
+    known = {model_id: target.begin_model(one, number) for model_id, one in models.items()}
     for run in source.runs(experiment):
         fingerprint = run.fingerprint(artifacts)
         if target.fingerprint(run.run_id) == fingerprint:
@@ -102,6 +115,9 @@ def _experiment(
         else:
             target.begin(run, experiment.name)
             moved.points += target.points(run.run_id, source.points(run))
+            for model_id, model in models.items():
+                own = [metric for metric in model.metrics if metric.run_id == run.run_id]
+                target.measured(run.run_id, own, model_id)
             tags = {}
             if artifacts == "copy":
                 moved.files += _files(source, settings, run, moved.problems)
@@ -110,8 +126,32 @@ def _experiment(
             target.settle(run, fingerprint, tags)
             moved.runs += 1
         progress(moved)
+    for model_id, model in models.items():
+        fingerprint = f"{model.updated_at_ms} {artifacts}"
+        if known[model_id] != fingerprint:
+            _model(source, target, model, number, fingerprint, artifacts, moved)
     if experiment.deleted:
         target.delete_experiment(number)
+
+
+def _model(
+    source: Source,
+    target: Target,
+    model: SourceLoggedModel,
+    experiment: str,
+    fingerprint: str,
+    artifacts: Artifacts,
+    moved: Moved,
+) -> None:
+    tags = {SOURCE_TAG: model.artifact_uri}
+    if artifacts == "copy":
+        tags = {}
+        for path in source.model_files(model):
+            with tempfile.TemporaryDirectory(prefix="stepstream-import-") as directory:
+                target.model_file(model, experiment, path, source.fetch_model_file(model, path, Path(directory)))
+            moved.files += 1
+    target.settle_model(model, fingerprint, tags)
+    moved.logged_models += 1
 
 
 def _files(source: Source, settings: Settings, run: SourceRun, problems: list[str]) -> int:

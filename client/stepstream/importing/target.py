@@ -5,10 +5,20 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from stepstream.errors import QueryError
-from stepstream.importing.values import Point, SourceExperiment, SourceModel, SourceRun, SourceVersion
+from stepstream.importing.values import (
+    Point,
+    SourceExperiment,
+    SourceLoggedModel,
+    SourceModel,
+    SourceModelMetric,
+    SourceRun,
+    SourceVersion,
+)
 from stepstream.query import Server
 from stepstream_schema import batch, limits, paths
 from stepstream_schema import frame as wire
@@ -96,11 +106,52 @@ class Target:
             self._say("runs/log-batch", run_id=run.run_id, tags=tags)
         if run.datasets:
             self._say("runs/log-inputs", run_id=run.run_id, datasets=list(run.datasets))
+        if run.model_inputs:
+            self._say("runs/log-inputs", run_id=run.run_id, models=[{"model_id": one} for one in run.model_inputs])
+        if run.model_outputs:
+            made = [{"model_id": one, "step": step} for one, step in run.model_outputs]
+            self._say("runs/outputs", run_id=run.run_id, models=made)
         ends = {"end_time": run.end_time_ms} if run.end_time_ms is not None else {}
         self._say("runs/update", run_id=run.run_id, status=run.status, **ends)
         self._say("runs/set-tag", run_id=run.run_id, key=IMPORTED_TAG, value=fingerprint)
         if run.deleted:
             self._say("runs/delete", run_id=run.run_id)
+
+    def begin_model(self, one: SourceLoggedModel, experiment: str) -> str:
+        """A logged model under its own id, made if it is not here; its fingerprint, '' for one that is not complete."""
+        body = {
+            "experiment_id": int(experiment),
+            "model_id": one.model_id,
+            "name": one.name,
+            "model_type": one.model_type,
+            "params": dict(one.params),
+            **({"source_run_id": one.source_run_id} if one.source_run_id else {}),
+        }
+        tags = self._server.ask("POST", paths.LOGGED_MODELS, body)["tags"]
+        return str(tags.get(IMPORTED_TAG, ""))
+
+    def measured(self, run_id: str, metrics: Sequence[SourceModelMetric], model_id: str) -> None:
+        """What a run has measured of a logged model."""
+        said = [
+            _spelt(one.point)
+            | {"model_id": model_id, "dataset_name": one.dataset_name, "dataset_digest": one.dataset_digest}
+            for one in metrics
+        ]
+        for start in range(0, len(said), BATCH):
+            self._say("runs/log-batch", run_id=run_id, metrics=said[start : start + BATCH])
+
+    def model_file(self, one: SourceLoggedModel, experiment: str, path: str, local: Path) -> None:
+        """Store a file of a logged model."""
+        place = quote(f"{experiment}/models/{one.model_id}/artifacts/{path}")
+        self._server.send_file("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{place}", local)
+
+    def settle_model(self, one: SourceLoggedModel, fingerprint: str, more_tags: Mapping[str, str]) -> None:
+        """Status and tags; and last that the model is complete."""
+        place = paths.logged_model(one.model_id)
+        if one.status in ("READY", "UPLOAD_FAILED"):
+            self._server.ask("PATCH", place, {"status": one.status})
+        tags = {**one.tags, **more_tags, IMPORTED_TAG: fingerprint}
+        self._server.ask("POST", place + "/tags", {"tags": tags})
 
     def model(self, one: SourceModel) -> list[str]:
         """A registered model with its versions under their numbers; what could not be taken, and why."""
@@ -129,7 +180,8 @@ class Target:
         tags = [{"key": key, "value": value} for key, value in version.tags.items()]
         said = {"name": name, "source": _source(version), "description": version.description, "tags": tags}
         try:
-            made = self._say("model-versions/create", **said, **({"run_id": version.run_id} if version.run_id else {}))
+            ids = {"run_id": version.run_id, "model_id": version.model_id}
+            made = self._say("model-versions/create", **said, **{name: one for name, one in ids.items() if one})
         except QueryError as error:
             self._burn(name)
             return f"version {version.version} of {name!r} was left out: {error}"
@@ -149,11 +201,7 @@ class Target:
         return {int(one["version"]) for one in said.get("model_versions", [])}
 
     def _log(self, run_id: str, points: Sequence[Point]) -> None:
-        metrics = [
-            {"key": key, "value": value if value == value else "NaN", "timestamp": time_ms, "step": step}
-            for key, value, time_ms, step in points
-        ]
-        self._say("runs/log-batch", run_id=run_id, metrics=metrics)
+        self._say("runs/log-batch", run_id=run_id, metrics=list(map(_spelt, points)))
 
     def _say(self, path: str, **said: Any) -> dict[str, Any]:
         return self._server.post(API + path, said)
@@ -163,13 +211,20 @@ class Target:
         return answer
 
 
+def _spelt(point: Point) -> dict[str, Any]:
+    key, value, time_ms, step = point
+    return {"key": key, "value": value if value == value else "NaN", "timestamp": time_ms, "step": step}
+
+
 def _groups(said: Mapping[str, str]) -> Iterable[list[dict[str, str]]]:
     pairs = [{"key": key, "value": value} for key, value in sorted(said.items())]
     return (pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS))
 
 
 def _source(version: SourceVersion) -> str:
-    """Below a run that was taken along: where the run has it here. Anywhere else: where it is."""
+    """Of a model or below a run that was taken along: where it is here. Anywhere else: where it is."""
+    if version.model_id:
+        return f"models:/{version.model_id}"
     inside = f"/{version.run_id}/artifacts/"
     if version.run_id and inside in version.source:
         return f"runs:/{version.run_id}/{version.source.partition(inside)[2]}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stepstream.errors import ConfigurationError, QueryError
-from stepstream.importing.values import Point, SourceExperiment, SourceModel, SourceRun
+from stepstream.importing.values import Point, SourceExperiment, SourceLoggedModel, SourceModel, SourceRun
 from stepstream_schema import limits
 
 EVENTS: Final = "tfevents"
@@ -67,6 +67,18 @@ class TensorboardSource:
     def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
         """There is nothing to fetch."""
         raise QueryError(f"event files hold no artifact {path!r}")
+
+    def logged_models(self, experiment: SourceExperiment) -> Iterator[SourceLoggedModel]:
+        """None."""
+        return iter(())
+
+    def model_files(self, model: SourceLoggedModel) -> Iterator[str]:
+        """None."""
+        return iter(())
+
+    def fetch_model_file(self, model: SourceLoggedModel, path: str, destination: Path) -> Path:
+        """There is nothing to fetch."""
+        raise QueryError(f"event files hold no model's file {path!r}")
 
     def models(self) -> Iterator[SourceModel]:
         """None."""

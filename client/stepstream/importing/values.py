@@ -37,6 +37,10 @@ class SourceRun:
     latest: Sequence[Point]
     datasets: Sequence[Mapping[str, Any]]
     """As MLflow's protocol says them."""
+    model_inputs: Sequence[str] = ()
+    """Logged models that it has read."""
+    model_outputs: Sequence[tuple[str, int]] = ()
+    """Logged models that it has made, and at which step."""
     version: Sequence[Any] = ()
     """Whatever else tells that the source has gone on, such as the sizes of files."""
 
@@ -50,10 +54,38 @@ class SourceRun:
             sorted(self.tags.items()),
             sorted(map(repr, self.latest)),
             len(self.datasets),
+            [*self.model_inputs, *map(list, self.model_outputs)],
             artifacts,
             *map(repr, self.version),
         ]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceModelMetric:
+    """What a run has measured of a logged model."""
+
+    run_id: str
+    point: Point
+    dataset_name: str
+    dataset_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLoggedModel:
+    """One logged model."""
+
+    model_id: str
+    name: str
+    model_type: str
+    source_run_id: str
+    status: str
+    """READY, PENDING or UPLOAD_FAILED."""
+    artifact_uri: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Sequence[SourceModelMetric]
+    updated_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +95,7 @@ class SourceVersion:
     version: int
     source: str
     run_id: str
+    model_id: str
     description: str
     stage: str
     tags: Mapping[str, str]

@@ -18,9 +18,10 @@ from stepstream_schema import paths
 
 
 class NewLoggedModel(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A model that is about to be logged."""
+    """A model that is about to be logged; one whose id is there already stays as it is."""
 
     experiment_id: Int64
+    model_id: Annotated[str, Meta(pattern="^m-[0-9a-f]{32}$")] | None = None
     name: Text = ""
     model_type: Text = ""
     source_run_id: RunId | None = None
@@ -91,8 +92,9 @@ class LoggedModelCalls:
             source_run_id=run_uuid(body.source_run_id) if body.source_run_id is not None else None,
             params=body.params,
             tags=body.tags,
+            model_id=model_uuid(body.model_id) if body.model_id is not None else None,
         )
-        return values.logged_model(await self._models.get(model_id), experiment.artifact_location)
+        return await self._said(await self._models.get(model_id))
 
     async def search(self, body: LoggedModelSearch) -> LoggedModelPage:
         """A page of the logged models that fit a filter."""

@@ -65,17 +65,19 @@ class LoggedModels:
         source_run_id: UUID | None,
         params: Mapping[str, str],
         tags: Mapping[str, str],
+        model_id: UUID | None = None,
     ) -> UUID:
-        """A model that is about to be logged; its id."""
-        model_id = uuid4()
+        """A model that is about to be logged; its id. One that is there already, by an id that is given, stays."""
+        model_id = model_id or uuid4()
         name = rules.check_model_name(name) if name else run_name(model_id.hex)
         now = _now_ms()
         async with self._database.connection() as connection, connection.transaction():
-            await connection.execute(
+            new = await connection.fetchval(
                 self._sql["new_model"], model_id, experiment_id, name, model_type, source_run_id, now
             )
-            await connection.execute(self._sql["log_model_params"], model_id, *_columns(params))
-            await connection.execute(self._sql["set_model_tags"], model_id, *_columns(tags))
+            if new is not None:
+                await connection.execute(self._sql["log_model_params"], model_id, *_columns(params))
+                await connection.execute(self._sql["set_model_tags"], model_id, *_columns(tags))
         return model_id
 
     async def get(self, model_id: UUID, *, deleted_too: bool = False) -> LoggedModel:

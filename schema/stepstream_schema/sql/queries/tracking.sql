@@ -162,9 +162,9 @@ ON CONFLICT DO NOTHING
 SELECT run_id, direction, model_id, step FROM run_models WHERE run_id = ANY($1::uuid[]) ORDER BY run_id, model_id
 
 -- name: new_model
--- A logged model.
+-- A logged model; nothing when it is there.
 INSERT INTO logged_models (model_id, experiment_id, name, model_type, source_run_id, created_at_ms, updated_at_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $6)
+VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING RETURNING model_id
 
 -- name: models
 -- Logged models, deleted ones included.
