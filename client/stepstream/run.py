@@ -109,7 +109,8 @@ class Run(RunArtifacts):
                 attempt=self.attempt,
                 experiment=self.experiment,
                 run_name=self.name,
-                user=code_version.user()[: limits.MAX_NAME_CHARS],
+                # Not from the system's directory of users: where that is slow, the spool would wait for it.
+                user=(os.environ.get("USER") or os.environ.get("LOGNAME") or "")[: limits.MAX_NAME_CHARS],
                 start_time_ms=self._start_time_ms,
             )
             pipeline = Pipeline(identity=writer, settings=self._settings, buffer=self._buffer, notices=self._notices)

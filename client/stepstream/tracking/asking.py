@@ -14,9 +14,9 @@ VIEWS: Final = {ViewType.ACTIVE_ONLY: "active", ViewType.DELETED_ONLY: "deleted"
 
 
 class Asking:
-    """Waits for answers. Law: what this process has logged before a question is in its answer, or QueryError is raised.
+    """Waits for answers. Law: a question is sent after what open runs have logged before it, or `active.FLUSH_S` later.
 
-    A run that cannot be flushed in time is no error: the answer then is what the server has.
+    A run that cannot be flushed in time is no error: the answer then is what the server has. Raises QueryError.
     """
 
     def __init__(self, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
