@@ -1,7 +1,7 @@
 """Checkpoints from many processes at once: `python -m benchmarks.artifacts --mlflow-python ...`.
 
-StepStream, boto3's own transfer and MLflow's proxied upload send the same number of files to the same S3 server
-(SeaweedFS, which verifies signatures), in turns.
+StepStream, boto3's own transfer and MLflow's proxied upload send the same number of files to the same S3 server, in
+turns. Both servers to choose from verify signatures; what they take of these cores themselves is measured too.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from typing import Any
 
 import psutil
 from tests.e2e.proxy import in_thread
-from tests.stores import BUCKET, seaweedfs
+from tests.stores import BUCKET, juicefs, seaweedfs
 
-from benchmarks import results
+from benchmarks import page_cache, results
 from benchmarks.servers import BenchmarkServer, Postgres, Process, free_port
 
 WARM_UPS = 5
@@ -65,74 +65,80 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mlflow-python", default=sys.executable, help="a Python that has MLflow and boto3")
+    parser.add_argument("--store", choices=("juicefs", "seaweedfs"), default="juicefs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as text, Postgres(Path(text) / "pg") as postgres:
         scratch = Path(text)
-        with seaweedfs(scratch / "s3", memory="4GiB") as environ:
+        with _store(arguments.store, scratch / "s3") as environ:
             os.environ.update(environ)
-            bench = Bench(scratch, arguments.processes, arguments.megabytes)
+            bench = Bench(scratch, arguments.processes, arguments.megabytes, _processes_in(scratch / "s3"))
+            results.say(f"StepStream and boto3, to {arguments.store}")
             ours: list[dict[str, Any]] = []
-            boto3 = []
+            boto3: list[dict[str, Any]] = []
             with stepstream_server(scratch, postgres, environ["AWS_ENDPOINT_URL_S3"]) as server:
                 # Every worker loads its S3 client with its first request, and the store its volumes.
                 for number in range(WARM_UPS):
-                    server.measure(lambda url, n=number: Bench(scratch, 4, 40).stepstream(url, 10**6 + n))
+                    server.measure(lambda url, n=number: Bench(scratch, 4, 40, ()).stepstream(url, 10**6 + n))
                 bench.boto3(environ["AWS_ENDPOINT_URL_S3"], 10**6)
                 for number in range(arguments.rounds):
                     ours.append(server.measure(lambda url, n=number: bench.stepstream(url, n)))
                     boto3.append(bench.boto3(environ["AWS_ENDPOINT_URL_S3"], number))
-            store_cpu = store_cpu_s_per_gb(bench, environ["AWS_ENDPOINT_URL_S3"], scratch / "s3")
-            mlflow = _mlflow(arguments.mlflow_python, postgres, scratch, bench)
-    middle = statistics.median(one["mb_per_s"] for one in ours)
-    by_boto3 = statistics.median(boto3)
+            results.say("MLflow")
+            mlflow = _mlflow(arguments.mlflow_python, postgres, scratch, bench, arguments.rounds)
+    rates = {name: _median(rounds) for name, rounds in (("stepstream", ours), ("boto3", boto3), ("mlflow", mlflow))}
     traffic = max(one["server_traffic_kb"] for one in ours)
     growth = max(one["server_growth_mb"] for one in ours)
     results.emit(
         files=f"{arguments.processes} x {arguments.megabytes} MB",
+        store=arguments.store,
         stepstream=ours,
-        boto3_mb_per_s=boto3,
-        mlflow_mb_per_s=mlflow,
-        store_cpu_s_per_gb=store_cpu,
-        store_ceiling_mb_per_s=round(1000 * (os.cpu_count() or 1) / store_cpu),
-        ratio_to_boto3=round(middle / by_boto3, 2),
-        ratio_to_mlflow=round(middle / mlflow, 2),
+        boto3=boto3,
+        mlflow=mlflow,
+        ratio_to_boto3=round(rates["stepstream"] / rates["boto3"], 2),
+        ratio_to_mlflow=round(rates["stepstream"] / rates["mlflow"], 2),
         reached={
             "server's own traffic < 1 MB": traffic < 1000,
             "server's memory flat: grows < 16 MB": growth < 16,
-            ">= 0.8 x boto3's transfer": middle >= 0.8 * by_boto3,
-            ">= 3 x MLflow's proxied upload": middle >= 3 * mlflow,
+            ">= 0.8 x boto3's transfer": rates["stepstream"] >= 0.8 * rates["boto3"],
+            ">= 3 x MLflow's proxied upload": rates["stepstream"] >= 3 * rates["mlflow"],
         },
     )
 
 
-def store_cpu_s_per_gb(bench: "Bench", endpoint: str, directory: Path) -> float:
-    """What the S3 server itself burns for a gigabyte: on the same cores nobody can be faster than that allows."""
-    store = next(p for p in psutil.process_iter() if p.name() == "weed" and f"-dir={directory}" in p.cmdline())
-    before = sum(store.cpu_times()[:2])
-    bench.boto3(endpoint, 2 * 10**6)
-    return round((sum(store.cpu_times()[:2]) - before) / bench.gigabytes, 2)
+def _median(rounds: Sequence[Mapping[str, Any]]) -> float:
+    return statistics.median(one["mb_per_s"] for one in rounds)
+
+
+def _store(name: str, directory: Path) -> contextlib.AbstractContextManager[dict[str, str]]:
+    return juicefs(directory) if name == "juicefs" else seaweedfs(directory, memory="4GiB")
+
+
+def _processes_in(directory: Path) -> list[psutil.Process]:
+    """The S3 server: its command line names its directory."""
+    return [one for one in psutil.process_iter() if any(str(directory) in word for word in one.cmdline())]
 
 
 class Bench:
     """The same work for every contender: new random files each time, so that nothing is known to any store."""
 
-    def __init__(self, scratch: Path, processes: int, megabytes: int) -> None:
+    def __init__(self, scratch: Path, processes: int, megabytes: int, store: Sequence[psutil.Process]) -> None:
         self._files = [scratch / f"shard-{number}.bin" for number in range(processes)]
         self._scratch = scratch
         self._megabytes = megabytes
+        self._store = store
 
     @property
     def gigabytes(self) -> float:
         """Of one round."""
         return len(self._files) * self._megabytes / 1000
 
-    def stepstream(self, url: str, number: int) -> float:
-        """MB/s of all processes together, from log_artifact to stored."""
+    def stepstream(self, url: str, number: int) -> dict[str, float]:
+        """MB/s of all processes together, from log_artifact to stored, and what the store took for it."""
         run_id = f"{number:032x}"
         spool = str(self._scratch / "spool")
         return self._time([[sys.executable, "-c", STEPSTREAM, url, str(file), run_id, spool] for file in self._files])
 
-    def boto3(self, endpoint: str, number: int) -> float:
+    def boto3(self, endpoint: str, number: int) -> dict[str, float]:
         """The same for boto3."""
         return self._time(
             [
@@ -141,11 +147,11 @@ class Bench:
             ]
         )
 
-    def mlflow(self, python: str, url: str) -> float:
+    def mlflow(self, python: str, url: str) -> dict[str, float]:
         """The same for MLflow."""
         return self._time([[python, "-c", MLFLOW, url, str(file)] for file in self._files])
 
-    def _time(self, commands: Sequence[Sequence[str]]) -> float:
+    def _time(self, commands: Sequence[Sequence[str]]) -> dict[str, float]:
         for file in self._files:
             file.write_bytes(os.urandom(self._megabytes * 10**6))
         os.sync()
@@ -153,17 +159,25 @@ class Bench:
         processes: list[subprocess.Popen[str]] = [subprocess.Popen(command, **pipes) for command in commands]  # type: ignore[call-overload]
         for process in processes:
             _expect(process, "ready")
-        began = time.monotonic()
+        page_cache.fill(self._scratch / "holes")
+        began, store_began = time.monotonic(), self._store_cpu_s()
         for process in processes:
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
         for process in processes:
             _expect(process, "done")
-        elapsed = time.monotonic() - began
+        elapsed, store_ended = time.monotonic() - began, self._store_cpu_s()
         for process in processes:
             process.communicate()
-        return round(len(processes) * self._megabytes / elapsed, 1)
+        return {
+            "mb_per_s": round(len(processes) * self._megabytes / elapsed, 1),
+            "store_cpu_s_per_gb": round((store_ended - store_began) / self.gigabytes, 2),
+        }
+
+    def _store_cpu_s(self) -> float:
+        """What the S3 server has burnt: on the same cores nobody can be faster than that allows."""
+        return sum(sum(one.cpu_times()[:2]) for one in self._store)
 
 
 class Watched:
@@ -186,12 +200,12 @@ class Watched:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        rate = work(self._proxies[0].url)
+        measured = work(self._proxies[0].url)
         stop.set()
         watcher.join()
         growth = max(peak[pid] - size for pid, size in before.items())
         return {
-            "mb_per_s": rate,
+            **measured,
             "server_traffic_kb": round((self._passed() - passed) / 1000, 1),
             "server_growth_mb": round(growth / 10**6, 1),
         }
@@ -221,7 +235,7 @@ def stepstream_server(scratch: Path, postgres: Postgres, endpoint: str) -> Itera
                 yield Watched([to_server, to_store], server.pid)
 
 
-def _mlflow(python: str, postgres: Postgres, scratch: Path, bench: Bench) -> float:
+def _mlflow(python: str, postgres: Postgres, scratch: Path, bench: Bench, rounds: int) -> list[dict[str, Any]]:
     postgres.fresh("mlflow")
     port = free_port()
     command = [python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "4"]
@@ -229,7 +243,7 @@ def _mlflow(python: str, postgres: Postgres, scratch: Path, bench: Bench) -> flo
     environment = {"MLFLOW_S3_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL_S3"]}
     with Process([*command, *store], f"http://127.0.0.1:{port}", scratch / "mlflow.log", environment) as server:
         urllib.request.urlopen(server.url + "/version").close()
-        return bench.mlflow(python, server.url)
+        return [bench.mlflow(python, server.url) for _ in range(rounds)]
 
 
 def _expect(process: "subprocess.Popen[str]", word: str) -> None:

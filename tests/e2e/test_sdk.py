@@ -155,7 +155,7 @@ child = os.fork()
 if child == 0:
     os._exit(0)
 os.waitpid(child, 0)
-print(run._described.is_set(), time.monotonic() - began < 2)
+print(run._described.is_set(), time.monotonic() - began < 2, flush=True)
 os._exit(0)
 """
     environ = environment(None, tmp_path / "spool")
