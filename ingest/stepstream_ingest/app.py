@@ -25,6 +25,7 @@ from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.drain import Drain
 from stepstream_ingest.errors import ApiError, DatabaseAway
+from stepstream_ingest.logs import Logs
 from stepstream_ingest.mlflow.artifacts import MlflowArtifactRoutes
 from stepstream_ingest.mlflow.browser import BrowserRoutes
 from stepstream_ingest.mlflow.service import add_mlflow
@@ -77,15 +78,15 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     registry = Registry(database)
     uploads = _add_artifacts(app, database, store, manifest)
     BrowserRoutes(manifest, uploads, registry).add_to(app)
-    experiments, models = Experiments(database), LoggedModels(database)
+    experiments, models, runs = Experiments(database), LoggedModels(database), Runs(database, readers)
     slices = Slices(
         experiments=experiments,
-        runs=Runs(database, readers),
+        runs=runs,
         models=models,
         registry=registry,
         origins=Origins(registry, models, experiments),
         history=History(readers),
-        served=Served(queue, admission, compaction.delay_s),
+        logs=Logs(runs, Served(queue, admission, compaction.delay_s)),
         retention=retention,
         manifest=manifest,
     )

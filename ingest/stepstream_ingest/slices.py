@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from stepstream_ingest.artifacts.manifest import Manifest
+from stepstream_ingest.logs import Logs
 from stepstream_ingest.origin import Origins
 from stepstream_ingest.read.history import History
 from stepstream_ingest.registry.store import Registry
@@ -10,7 +11,6 @@ from stepstream_ingest.retention.store import Retention
 from stepstream_ingest.tracking.experiments import Experiments
 from stepstream_ingest.tracking.models import LoggedModels
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.write.served import Served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,6 @@ class Slices:
     registry: Registry
     origins: Origins
     history: History
-    served: Served
+    logs: Logs
     retention: Retention
     manifest: Manifest

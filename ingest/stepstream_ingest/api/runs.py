@@ -14,13 +14,14 @@ from stepstream_ingest.api.router import Router, run_uuid
 from stepstream_ingest.api.values import Dataset, Number, Pairs, Run, RunWithWriters
 from stepstream_ingest.filters import Order
 from stepstream_ingest.keys import check_key
+from stepstream_ingest.logs import Logs
 from stepstream_ingest.openapi import Int64, Nothing, RunId, Text, TimeMs
 from stepstream_ingest.retention.store import Retention
 from stepstream_ingest.tracking import runs
 from stepstream_ingest.tracking.experiments import Experiments
 from stepstream_ingest.tracking.models import LoggedModels, model_uuid
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.write.served import Said, Served
+from stepstream_ingest.write.served import Said
 from stepstream_schema import limits, paths
 
 MAX_METRICS = 1000
@@ -130,12 +131,12 @@ class RunCalls:
     """Over the slices `tracking`, `write` and `retention`."""
 
     def __init__(
-        self, *, experiments: Experiments, runs: Runs, models: LoggedModels, served: Served, retention: Retention
+        self, *, experiments: Experiments, runs: Runs, models: LoggedModels, logs: Logs, retention: Retention
     ) -> None:
         self._experiments = experiments
         self._runs = runs
         self._models = models
-        self._served = served
+        self._logs = logs
         self._retention = retention
 
     def add_to(self, router: Router) -> None:
@@ -218,11 +219,7 @@ class RunCalls:
     async def log(self, run_id: UUID, body: Batch) -> Nothing:
         """Log metrics, params and tags: durable when it is answered. A param that has another value is refused."""
         points = _points(body.metrics)
-        if body.params or body.tags:
-            await self._runs.log(run_id, list(body.params.items()), body.tags)
-        else:
-            await self._runs.check_writable(run_id)
-        await self._served.log(run_id, points)
+        await self._logs.log(run_id, points, list(body.params.items()), body.tags)
         return Nothing()
 
     async def delete_tag(self, run_id: UUID, query: TagKey) -> Nothing:

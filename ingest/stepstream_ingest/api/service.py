@@ -25,7 +25,7 @@ def add_api(app: web.Application, slices: Slices, version: str) -> None:
         experiments=slices.experiments,
         runs=slices.runs,
         models=slices.models,
-        served=slices.served,
+        logs=slices.logs,
         retention=slices.retention,
     ).add_to(router)
     LoggedModelCalls(slices.experiments, slices.models).add_to(router)

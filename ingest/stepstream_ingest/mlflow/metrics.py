@@ -10,6 +10,7 @@ import numpy as np
 
 from stepstream_ingest import pages
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.logs import Logs
 from stepstream_ingest.mlflow import batches
 from stepstream_ingest.mlflow.fields import Fields, missing, run_uuid
 from stepstream_ingest.mlflow.router import Router
@@ -18,7 +19,6 @@ from stepstream_ingest.read.history import History, Wanted, Window
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.models import LoggedModels, ModelMetric
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.write.served import Said, Served
 from stepstream_schema.points import Points
 
 MAX_RUNS: Final = 100
@@ -30,8 +30,8 @@ PAGED_S: Final = 10.0
 class MetricCalls:
     """Translates to the slices `write`, `tracking` and `read`."""
 
-    def __init__(self, *, served: Served, runs: Runs, models: LoggedModels, history: History) -> None:
-        self._served = served
+    def __init__(self, *, logs: Logs, runs: Runs, models: LoggedModels, history: History) -> None:
+        self._logs = logs
         self._runs = runs
         self._models = models
         self._history = history
@@ -48,25 +48,21 @@ class MetricCalls:
     async def log_metric(self, said: Fields) -> Mapping[str, Any]:
         """One point."""
         run_id, points = said.run_id(), batches.one_by_one([said])
-        of_models = batches.of_models([said], points)
-        await self._runs.check_writable(run_id)
-        await self._log(run_id, points, of_models)
+        await self._measure(run_id, batches.of_models([said], points))
+        await self._logs.log(run_id, points)
         return {}
 
     async def log_batch(self, body: bytes) -> Mapping[str, Any]:
         """Metrics, params and tags: checked together, before anything is stored."""
         said = batches.read(body)
-        if said.params or said.tags:
-            await self._runs.log(said.run_id, said.params, said.tags)
-        else:
-            await self._runs.check_writable(said.run_id)
-        await self._log(said.run_id, said.points, said.of_models)
+        await self._measure(said.run_id, said.of_models)
+        await self._logs.log(said.run_id, said.points, said.params, said.tags)
         return {}
 
-    async def _log(self, run_id: UUID, points: Said, of_models: Sequence[ModelMetric]) -> None:
+    async def _measure(self, run_id: UUID, of_models: Sequence[ModelMetric]) -> None:
         if of_models:
+            await self._runs.check_writable(run_id)
             await self._models.log_metrics(run_id, of_models)
-        await self._served.log(run_id, points)
 
     async def get_history(self, said: Fields) -> Mapping[str, Any]:
         """Every point of a metric, or a page of them, in the order of their times."""

@@ -16,7 +16,6 @@ from stepstream_ingest.filters import Comparison, Order
 from stepstream_ingest.keys import check_key
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.run_search import Stage, compile_search
-from stepstream_ingest.tracking.stages import Stages
 from stepstream_schema import limits, sql
 from stepstream_schema.records import DATASET_TEXTS
 from stepstream_schema.run_names import run_name
@@ -101,7 +100,6 @@ class Runs:
     def __init__(self, database: Database, readers: Database) -> None:
         self._database = database
         self._readers = readers
-        self._stages = Stages(database)
         self._sql = sql.queries("tracking")
         # Two edits of one millisecond keep their order.
         self._numbers = itertools.count(time.time_ns())
@@ -209,7 +207,8 @@ class Runs:
 
     async def check_writable(self, run_id: UUID) -> None:
         """Raises ApiError for a run that is not there or deleted. Nothing is locked: points alone change no row."""
-        _check_stage(run_id, await self._stages.of(run_id))
+        rows = await self._database.fetch(self._sql["run_stage"], run_id)
+        _check_stage(run_id, rows[0]["lifecycle_stage"] if rows else None)
 
     async def log(self, run_id: UUID, params: Sequence[tuple[str, str]], tags: Mapping[str, str]) -> None:
         """Params and tags together. Raises ApiError for a param that has another value."""

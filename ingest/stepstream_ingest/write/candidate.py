@@ -28,6 +28,8 @@ class Candidate:
     tags: tuple[tuple[str, str | None, int], ...] = ()
     statuses: tuple[Status, ...] = ()
     datasets: tuple[Dataset, ...] = ()
+    needs_run: bool = False
+    """Stored for a run that is there and active, and else not at all; frames of clients may come before their run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ def validate(index: int, data: bytes, received_at_us: int) -> tuple[Candidate | 
     return accepted(frame, data, received_at_us), None
 
 
-def accepted(frame: wire.Frame, data: bytes, received_at_us: int) -> Candidate:
+def accepted(frame: wire.Frame, data: bytes, received_at_us: int, *, needs_run: bool = False) -> Candidate:
     """What to commit of a frame that is known to be good, with its encoding."""
     summary = summarise(record for record in frame.records if isinstance(record, Matrix | Ragged))
     starts = [record for record in frame.records if isinstance(record, Start)]
@@ -66,6 +68,7 @@ def accepted(frame: wire.Frame, data: bytes, received_at_us: int) -> Candidate:
         tags=tuple(item for record in frame.records if isinstance(record, Tags) for item in record.items),
         statuses=tuple(record for record in frame.records if isinstance(record, Status)),
         datasets=tuple(record for record in frame.records if isinstance(record, Dataset)),
+        needs_run=needs_run,
     )
 
 

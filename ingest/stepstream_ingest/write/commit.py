@@ -10,8 +10,8 @@ import orjson
 from stepstream_ingest.database import Connection, Database, stream_copy
 from stepstream_ingest.write.candidate import Candidate
 from stepstream_ingest.write.copy_rows import COLUMNS
-from stepstream_ingest.write.cursor import Cursor, Verdict
-from stepstream_ingest.write.group import Group, WriterKey, writer_key
+from stepstream_ingest.write.cursor import Cursor
+from stepstream_ingest.write.group import Fate, Group, WriterKey, writer_key
 from stepstream_schema import sql
 from stepstream_schema.records import DATASET_TEXTS
 
@@ -37,9 +37,20 @@ class ParamConflict:
 class Outcome:
     """What came of a group's candidates, in their order."""
 
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[Fate]
     marks: dict[WriterKey, int]
     conflicts: Sequence[ParamConflict]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Locked:
+    """The group's writers, as the database has them."""
+
+    cursors: dict[WriterKey, Cursor]
+    closed: frozenset[UUID]
+    """Runs that are not there, or deleted."""
+    lost: frozenset[UUID]
+    """Runs that were given up."""
 
 
 class Committer:
@@ -74,13 +85,15 @@ class Committer:
                 [writer for (_, writer), _ in ordered],
                 [one.rank for _, one in ordered],
                 [one.attempt for _, one in ordered],
+                [one.needs_run for _, one in ordered],
             )
 
     async def _write(
         self, connection: Connection, candidates: Sequence[Candidate]
     ) -> tuple[Group, Sequence[ParamConflict]]:
-        cursors = await self._lock(connection, sorted({writer_key(one) for one in candidates}))
-        group = Group.decide(candidates, cursors)
+        locked = await self._lock(connection, candidates)
+        cursors = locked.cursors
+        group = Group.decide(candidates, cursors, locked.closed)
         await self._copy(connection, group.rows())
         await connection.execute(
             self._sql["move_cursors"],
@@ -91,30 +104,39 @@ class Committer:
         )
         if not group.new:
             return group, ()
-        await self._runs(connection, group)
+        await self._runs(connection, group, locked.lost)
         conflicts = await self._params(connection, group)
         await self._tags(connection, group)
         await self._datasets(connection, group)
         await self._statuses(connection, group)
         return group, conflicts
 
-    async def _lock(self, connection: Connection, keys: Sequence[WriterKey]) -> dict[WriterKey, Cursor]:
+    async def _lock(self, connection: Connection, candidates: Sequence[Candidate]) -> _Locked:
+        keys = sorted({writer_key(one) for one in candidates})
         rows = await connection.fetch(
             self._sql["lock_writers"], [run for run, _ in keys], [writer for _, writer in keys]
         )
         cursors = {(row["run_id"], row["writer"]): Cursor.from_row(row["mark"], row["beyond"]) for row in rows}
         if len(cursors) < len(keys):
-            # Their run was deleted since they were remembered; the transaction fails and the next try inserts them.
+            # Their run was removed since they were remembered.
             self._known_writers.clear()
             self._known_runs.clear()
-            raise TimeoutError("writers vanished between two statements")
-        return cursors
+            if any(writer_key(one) not in cursors and not one.needs_run for one in candidates):
+                # The transaction fails, and the next try inserts them.
+                raise TimeoutError("writers vanished between two statements")
+        return _Locked(
+            cursors=cursors,
+            closed=frozenset(
+                {run for run, _ in keys} - {row["run_id"] for row in rows if row["lifecycle_stage"] == "active"}
+            ),
+            lost=frozenset(row["run_id"] for row in rows if row["lost"]),
+        )
 
     async def _copy(self, connection: Connection, rows: Sequence[bytes]) -> None:
         if rows:
             await connection.copy_to_table("frames", source=stream_copy(rows), columns=COLUMNS, format="binary")
 
-    async def _runs(self, connection: Connection, group: Group) -> None:
+    async def _runs(self, connection: Connection, group: Group, lost: frozenset[UUID]) -> None:
         starts = group.announcements()
         if starts:
             promises = group.promises()
@@ -140,7 +162,8 @@ class Committer:
         unknown = [run for run in runs if run not in self._known_runs and run not in starts]
         if unknown:
             await connection.execute(self._sql["place_runs"], unknown)
-        await connection.execute(self._sql["revive_runs"], runs)
+        if not lost.isdisjoint(runs):
+            await connection.execute(self._sql["revive_runs"], sorted(lost.intersection(runs)))
 
     async def _params(self, connection: Connection, group: Group) -> Sequence[ParamConflict]:
         params = group.params()

@@ -1,8 +1,8 @@
 """What one transaction does with many candidates. Pure: cursors in, rows and arrays out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 from stepstream_ingest.write.candidate import Candidate
@@ -10,6 +10,8 @@ from stepstream_ingest.write.cursor import Cursor, Verdict
 from stepstream_schema.records import Dataset, Start
 
 WriterKey: TypeAlias = tuple[UUID, int]
+Fate: TypeAlias = Verdict | Literal["closed"]
+"""Of a candidate; `closed` is its run, and it needs one."""
 
 RANKS_THAT_SPEAK_FOR_THE_RUN = (None, 0)
 
@@ -23,21 +25,30 @@ def writer_key(candidate: Candidate) -> WriterKey:
 class Group:
     """The candidates that commit together, and what came of each.
 
-    Law: candidates are decided in order, each number once; what is `ahead` leaves no trace.
+    Law: candidates are decided in order, each number once; what is `ahead` or `closed` leaves no trace.
     """
 
     candidates: Sequence[Candidate]
     cursors: Mapping[WriterKey, Cursor]
     """Of every writer in the group, as the database has them; moved by `decide`."""
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[Fate] = field(default_factory=list)
     new: list[Candidate] = field(default_factory=list)
 
     @classmethod
-    def decide(cls, candidates: Sequence[Candidate], cursors: Mapping[WriterKey, Cursor]) -> "Group":
-        """Which candidates are new."""
+    def decide(
+        cls,
+        candidates: Sequence[Candidate],
+        cursors: Mapping[WriterKey, Cursor],
+        closed: Collection[UUID] = frozenset(),
+    ) -> "Group":
+        """Which candidates are new. Runs that are not there, or deleted, are `closed`."""
         group = cls(candidates, cursors)
         for candidate in candidates:
-            verdict = cursors[writer_key(candidate)].consume(candidate.seq)
+            run_id, writer = writer_key(candidate)
+            if candidate.needs_run and run_id in closed:
+                group.verdicts.append("closed")
+                continue
+            verdict = cursors[run_id, writer].consume(candidate.seq)
             group.verdicts.append(verdict)
             if verdict == "new":
                 group.new.append(candidate)

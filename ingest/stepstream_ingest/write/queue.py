@@ -12,8 +12,7 @@ from stepstream_ingest import telemetry
 from stepstream_ingest.errors import DatabaseAway
 from stepstream_ingest.write.candidate import Candidate
 from stepstream_ingest.write.commit import Committer, Outcome, ParamConflict
-from stepstream_ingest.write.cursor import Verdict
-from stepstream_ingest.write.group import writer_key
+from stepstream_ingest.write.group import Fate, writer_key
 
 LOGGER: Final = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Submission:
 class Committed:
     """What came of one request: durable, and known by everybody."""
 
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[Fate]
     marks: Sequence[int]
     conflicts: Sequence[ParamConflict]
 
@@ -145,7 +144,7 @@ def _distribute(group: Sequence[Submission], outcome: Outcome) -> None:
             submission.done.set_result(
                 Committed(
                     verdicts=outcome.verdicts[start:end],
-                    marks=[outcome.marks[writer_key(one)] for one in submission.candidates],
+                    marks=[outcome.marks.get(writer_key(one), 0) for one in submission.candidates],
                     conflicts=[one for one in outcome.conflicts if (one.run_id, one.writer, one.seq) in own],
                 )
             )

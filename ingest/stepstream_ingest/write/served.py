@@ -53,8 +53,12 @@ class _Writer:
     next_seq: int = 1
 
 
+class RunClosed(Exception):
+    """The run is not there, or deleted: nothing was stored."""
+
+
 class Served:
-    """Law: `log` returns after the commit that holds the points. Raises ApiError 429, DatabaseAway."""
+    """Law: `log` returns after the commit that holds the points. Raises RunClosed, ApiError 429, DatabaseAway."""
 
     def __init__(self, queue: CommitQueue, admission: Admission, delay_s: Callable[[], float | None]) -> None:
         self._queue = queue
@@ -85,9 +89,11 @@ class Served:
         frame = wire.Frame(
             run_id=run_id.hex, writer=writer.writer, seq=seq, rank=None, attempt=Attempt(), records=(_record(points),)
         )
-        candidate = accepted(frame, wire.encode(frame), time.time_ns() // 1000)
+        candidate = accepted(frame, wire.encode(frame), time.time_ns() // 1000, needs_run=True)
         try:
-            await self._queue.submit([candidate])
+            committed = await self._queue.submit([candidate])
+            if committed.verdicts[0] == "closed":
+                raise RunClosed(run_id.hex)
         except BaseException:
             # Its number may never be stored: nobody waits for it, if its writer writes no more.
             self._writers.pop(run_id, None)

@@ -80,3 +80,17 @@ def test_the_first_announcement_of_a_run_counts_and_runs_come_in_key_order():
     )
     assert group.runs() == [UUID(A), UUID(B)]
     assert [(run.hex, start.name) for run, start in group.announcements().items()] == [(A, "a"), (B, "b")]
+
+
+def test_what_needs_a_run_leaves_no_trace_where_the_run_is_closed():
+    needs = candidate(1, needs_run=True, params=(("lr", "1"),))
+    others = candidate(2, writer=2), candidate(1, run_id=B, needs_run=True)
+    group = Group.decide([needs, *others], fresh([needs, *others]), closed={UUID(A)})
+    assert group.verdicts == ["closed", "new", "new"]
+    assert group.new == list(others)
+    assert group.cursors[UUID(A), 1].mark == 0
+
+
+def test_a_closed_run_needs_no_cursor():
+    needs = candidate(1, needs_run=True)
+    assert Group.decide([needs], {}, closed={UUID(A)}).verdicts == ["closed"]

@@ -101,9 +101,9 @@ WHERE run_id = $1
 -- Whether the run may be written to; it cannot be deleted meanwhile.
 SELECT lifecycle_stage FROM runs WHERE run_id = $1 FOR SHARE
 
--- name: run_stages
--- Whether runs may be written to.
-SELECT run_id, lifecycle_stage FROM runs WHERE run_id = ANY($1::uuid[])
+-- name: run_stage
+-- Whether the run may be written to.
+SELECT lifecycle_stage FROM runs WHERE run_id = $1
 
 -- name: lock_run_alone
 -- The same for what is read, changed and written back.

@@ -2,17 +2,21 @@
 -- share writers or runs wait for one another and never deadlock.
 
 -- name: insert_writers
--- Rows for writers that are not known yet.
+-- Rows for writers that are not known yet; those that need a run get one where it is there.
 INSERT INTO writers (run_id, writer, rank, attempt)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::integer[], $4::bigint[])
-ORDER BY 1, 2
+SELECT said.run_id, said.writer, said.rank, said.attempt
+FROM unnest($1::uuid[], $2::bigint[], $3::integer[], $4::bigint[], $5::boolean[])
+    AS said (run_id, writer, rank, attempt, needs_run)
+WHERE NOT said.needs_run OR EXISTS (SELECT FROM runs AS r WHERE r.run_id = said.run_id)
+ORDER BY said.run_id, said.writer
 ON CONFLICT DO NOTHING
 
 -- name: lock_writers
--- The cursors of the group's writers, locked until the commit.
-SELECT w.run_id, w.writer, w.mark, w.beyond
+-- The cursors of the group's writers, locked until the commit, and what their runs are like.
+SELECT w.run_id, w.writer, w.mark, w.beyond, r.lifecycle_stage, r.lost
 FROM writers AS w
 JOIN unnest($1::uuid[], $2::bigint[]) AS wanted (run_id, writer) USING (run_id, writer)
+LEFT JOIN runs AS r ON r.run_id = w.run_id
 ORDER BY w.run_id, w.writer
 FOR UPDATE OF w
 
