@@ -18,6 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from stepstream_ingest import child
+from stepstream_ingest.acceptor import Tally
 from stepstream_ingest.artifacts import secret as artifact_secret
 from stepstream_ingest.artifacts.stores.open import check
 from stepstream_ingest.config import ServerConfig
@@ -30,6 +31,8 @@ from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
 
 LOGGER: Final = logging.getLogger(__name__)
 CONNECTIONS_PER_WORKER: Final = 9
+BACKLOG: Final = 1024
+"""512 clients that come back together after an outage wait here, not in an error."""
 SPARE_CONNECTIONS: Final = 20
 """For people, and for what a killed worker has not yet given back."""
 RESTART_PAUSE_S: Final = 1.0
@@ -48,8 +51,8 @@ async def serve(config: ServerConfig) -> None:
         async with _database(config) as (dsn, cluster, described):
             await _migrate(dsn, cluster)
             secret = await artifact_secret.load(dsn)
-            with _metrics_directory() as metrics:
-                workers = Workers(config, dsn, secret, listener, metrics)
+            with _shared_directory() as shared:
+                workers = Workers(config, dsn, secret, listener, shared)
                 workers.start()
                 try:
                     await workers.wait_until_ready(stop)
@@ -73,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         # Bound and listening here: the second of two servers must fail now, not at its first request.
-        listener.listen(1024)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -117,9 +120,9 @@ def _without_password(dsn: str) -> str:
 
 
 @contextlib.contextmanager
-def _metrics_directory() -> Iterator[Path]:
-    """Where the workers add up their Prometheus counters; empty at each start."""
-    path = Path(tempfile.mkdtemp(prefix="stepstream-metrics-"))
+def _shared_directory() -> Iterator[Path]:
+    """Where the workers add up their Prometheus counters, and count their connections; empty at each start."""
+    path = Path(tempfile.mkdtemp(prefix="stepstream-workers-"))
     try:
         yield path
     finally:
@@ -130,9 +133,11 @@ class Workers:
     """The worker processes: started, restarted when they die, drained."""
 
     def __init__(
-        self, config: ServerConfig, dsn: str, artifact_secret: str, listener: socket.socket, metrics: Path
+        self, config: ServerConfig, dsn: str, artifact_secret: str, listener: socket.socket, shared: Path
     ) -> None:
-        self._config, self._dsn, self._listener, self._metrics = config, dsn, listener, metrics
+        self._config, self._dsn, self._listener, self._shared = config, dsn, listener, shared
+        self._tally = shared / "connections"
+        Tally.create(self._tally, config.workers)
         self._artifact_secret = artifact_secret
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._died_at: dict[int, float] = {}
@@ -195,13 +200,14 @@ class Workers:
             drain_s=self._config.drain_s,
             compaction=self._config.compaction,
             worker=number,
+            tally=str(self._tally),
         )
         descriptor = self._listener.fileno()
         self._processes[number] = child.start(
             [sys.executable, "-m", "stepstream_ingest.worker", "--fd", str(descriptor)],
             on_parent_death=signal.SIGTERM,
             environment=os.environ
-            | {ENVIRONMENT_VARIABLE: told.to_json(), "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
+            | {ENVIRONMENT_VARIABLE: told.to_json(), "PROMETHEUS_MULTIPROC_DIR": str(self._shared)},
             pass_fds=(descriptor,),
         )
 

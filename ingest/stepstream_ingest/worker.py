@@ -9,11 +9,13 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import Final
 
 import uvloop
 from aiohttp import web
 
+from stepstream_ingest.acceptor import Acceptor, Tally
 from stepstream_ingest.app import create_app
 from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
 
@@ -24,8 +26,6 @@ CLOSE_S: Final = 1.0
 """After the drain, for the last answers to leave."""
 FORCE_S: Final = 10.0
 """Beyond drain and close: its supervisor, which would kill it, may be dead itself."""
-BACKLOG: Final = 1024
-"""512 clients that come back together after an outage wait here, not in an error."""
 
 
 async def serve(config: WorkerConfig, listener: socket.socket) -> None:
@@ -33,8 +33,9 @@ async def serve(config: WorkerConfig, listener: socket.socket) -> None:
     app, drain = create_app(config)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S, keepalive_timeout=75.0)
     await runner.setup()
-    site = web.SockSite(runner, listener, backlog=BACKLOG)
-    await site.start()
+    assert runner.server is not None
+    acceptor = Acceptor(listener, runner.server, Tally(Path(config.tally), config.worker))
+    acceptor.start()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,7 +43,7 @@ async def serve(config: WorkerConfig, listener: socket.socket) -> None:
     LOGGER.info("worker %d is ready", config.worker)
     await stop.wait()
     _end_by_force(config.drain_s + CLOSE_S + FORCE_S)
-    await site.stop()
+    acceptor.stop()
     left = await drain.begin(config.drain_s)
     if left:
         LOGGER.warning(

@@ -27,7 +27,9 @@ class WorkerConfig:
     compaction: bool = True
     """Take part in compaction; off only where something else is measured."""
     worker: int = 0
-    """Which of the workers it is, for logs."""
+    """Which of the workers it is."""
+    tally: str = ""
+    """The file in which the workers count their connections."""
 
     def to_json(self) -> str:
         """For the environment of the worker."""

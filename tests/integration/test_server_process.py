@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 
 from stepstream_ingest.errors import DatabaseTooNew
@@ -93,13 +94,67 @@ def test_a_killed_supervisor_takes_its_workers_and_postgresql_with_it(server_fac
 
 def test_a_killed_worker_is_replaced(server_factory):
     server = server_factory("--workers", "1")
-    worker = next(pid for pid in children_of(server.pid) if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    worker = next(
+        pid
+        for pid in children_of(server.pid)
+        if b"stepstream_ingest.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
     os.kill(worker, 9)
     deadline = time.monotonic() + 20
     while is_alive(worker) or not server.answers():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert post(server.url, frame(1, start()))["stored"] == 1
+
+
+def test_connections_that_come_together_are_spread_over_the_workers(server_factory):
+    server = server_factory("--workers", "2")
+    workers = two_ready_workers(server)
+    opened = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(16)]
+    assert [answer(connection) for connection in opened] == [200] * 16
+    counts = [connections_of(worker, server.port) for worker in workers]
+    assert sum(counts) == 16
+    assert min(counts) >= 5, counts
+    for connection in opened:
+        connection.close()
+
+
+def test_a_worker_that_is_stuck_keeps_nobody_from_the_others(server_factory):
+    server = server_factory("--workers", "2")
+    stuck, free = two_ready_workers(server)
+    os.kill(stuck, signal.SIGSTOP)
+    try:
+        opened = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(8)]
+        assert [answer(connection) for connection in opened] == [200] * 8
+        assert connections_of(free, server.port) == 8
+    finally:
+        os.kill(stuck, signal.SIGCONT)
+    for connection in opened:
+        connection.close()
+
+
+def two_ready_workers(server) -> list[int]:
+    deadline = time.monotonic() + 20
+    while not all(f"worker {number} is ready" in server.log.read_text() for number in range(2)):
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.05)
+    return [
+        pid
+        for pid in children_of(server.pid)
+        if b"stepstream_ingest.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def answer(connection: socket.socket) -> int:
+    connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return int(connection.recv(4096).split()[1])
+
+
+def connections_of(pid: int, port: int) -> int:
+    return sum(
+        one.status == psutil.CONN_ESTABLISHED and one.laddr.port == port
+        for one in psutil.Process(pid).net_connections("tcp")
+    )
 
 
 def test_the_counters_of_all_workers_are_added_up(server_factory):
