@@ -41,6 +41,7 @@ from stepstream_ingest.tracking.models import LoggedModels
 from stepstream_ingest.tracking.runs import Runs
 from stepstream_ingest.worker_config import WorkerConfig
 from stepstream_ingest.write.admission import Admission
+from stepstream_ingest.write.append import Appender
 from stepstream_ingest.write.commit import Committer
 from stepstream_ingest.write.queue import CommitQueue
 from stepstream_ingest.write.routes import FrameRoutes
@@ -62,7 +63,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     # Readers have connections of their own: a slow one must not keep a commit waiting.
     readers = Database(config.dsn, max_connections=READER_CONNECTIONS)
     drain = Drain()
-    queue = CommitQueue(Committer(database))
+    queue, appends = CommitQueue(Committer(database)), CommitQueue(Appender(database))
     heartbeats = Heartbeats(database)
     app = web.Application(
         middlewares=[_errors, drain.middleware(), auth.middleware(config.token)],
@@ -86,7 +87,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
         registry=registry,
         origins=Origins(registry, models, experiments),
         history=History(readers),
-        logs=Logs(runs, Served(queue, admission, compaction.delay_s)),
+        logs=Logs(runs, Served(appends=appends, commits=queue, admission=admission, delay_s=compaction.delay_s)),
         retention=retention,
         manifest=manifest,
     )
@@ -96,6 +97,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
 
     async def run(_: web.Application) -> AsyncIterator[None]:
         queue.start()
+        appends.start()
         background = [asyncio.create_task(_reap(heartbeats, config.heartbeat_timeout_s))]
         if config.compaction:
             background += [asyncio.create_task(compaction.run()), asyncio.create_task(retention.run())]
@@ -105,6 +107,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
         # A pass that is cut short is rolled back whole.
         await asyncio.gather(*background, return_exceptions=True)
         await queue.stop()
+        await appends.stop()
         await database.close()
         await readers.close()
         await store.close()

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from stepstream_ingest.errors import DatabaseAway
+from stepstream_ingest.errors import DatabaseAway, RunClosed
 
 Connection: TypeAlias = Any
 """asyncpg's connection, inside or outside a pool; asyncpg carries no types."""
@@ -20,6 +20,9 @@ COPY_PIECE_BYTES: Final = 2**20
 """Rows are handed to the driver in pieces of this size: each piece is one message."""
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER: Final = struct.pack("!h", -1)
+
+RUN_CLOSED: Final = "SS001"
+"""What our own function takes_points raises."""
 
 _AWAY: Final = (
     asyncpg.PostgresConnectionError,
@@ -41,11 +44,15 @@ _AWAY: Final = (
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise DatabaseAway for what another try may mend; let defects through."""
+    """Raise DatabaseAway for what another try may mend, and what our own functions raise; let defects through."""
     try:
         yield
     except _AWAY as error:
         raise DatabaseAway(f"PostgreSQL is away: {type(error).__name__}: {error}") from error
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == RUN_CLOSED:
+            raise RunClosed(str(error)) from error
+        raise
 
 
 class Database:

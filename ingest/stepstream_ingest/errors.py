@@ -2,6 +2,7 @@
 
 IngestError
     DatabaseAway        try again later; nothing is lost, nothing of this request is stored
+    RunClosed           whoever logs: the run is not there, deleted or given up; nothing is stored
     DatabaseTooNew      the operator: a newer StepStream has used this database
     ServerSetupError    the operator: the server cannot start as it was told to
 ApiError                the sender of a request: becomes its answer
@@ -14,6 +15,10 @@ class IngestError(Exception):
 
 class DatabaseAway(IngestError):
     """PostgreSQL cannot be reached, or ended in the middle; sending again is safe."""
+
+
+class RunClosed(IngestError):
+    """A run takes no points as it is; nothing of what was to be stored together is."""
 
 
 class DatabaseTooNew(IngestError):

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from stepstream_ingest.errors import RunClosed
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.write.served import RunClosed, Said, Served
+from stepstream_ingest.write.served import Said, Served
 
 
 class Logs:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
@@ -44,6 +45,10 @@ class _Batch(Struct, frozen=True, forbid_unknown_fields=True):
 
 _PLAIN: Final = msgspec.json.Decoder(_Batch)
 """Of a batch as MLflow's client writes it: twice as fast as reading objects of any kind, and looking at each."""
+
+
+_TIME: Final = attrgetter("timestamp")
+_STEP: Final = attrgetter("step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,8 +102,9 @@ def _plain(body: bytes) -> Batch | None:
     """None for what needs a closer look."""
     try:
         said = _PLAIN.decode(body)
-        times_ms = _int64s([one.timestamp for one in said.metrics])
-        steps = _int64s([one.step for one in said.metrics])
+        # Without a list between, which NumPy would look through twice.
+        times_ms = np.fromiter(map(_TIME, said.metrics), np.int64, len(said.metrics))
+        steps = np.fromiter(map(_STEP, said.metrics), np.int64, len(said.metrics))
     except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError):
         return None
     keys = [one.key for one in said.metrics]
@@ -164,4 +170,4 @@ def _int64s(numbers: Sequence[int]) -> Int64s:
 
 def _limited(values: Sequence[float]) -> Float64s:
     # As MLflow keeps them; by StepStream's own client infinities stay what they are.
-    return np.clip(np.array(values, np.float64), -sys.float_info.max, sys.float_info.max)
+    return np.clip(np.fromiter(values, np.float64, len(values)), -sys.float_info.max, sys.float_info.max)

@@ -6,12 +6,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from stepstream_ingest import telemetry
-from stepstream_ingest.errors import DatabaseAway
+from stepstream_ingest.errors import DatabaseAway, IngestError, RunClosed
 from stepstream_ingest.write.candidate import Candidate
-from stepstream_ingest.write.commit import Committer, Outcome, ParamConflict
+from stepstream_ingest.write.commit import Outcome, ParamConflict
 from stepstream_ingest.write.group import Fate, writer_key
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -47,10 +47,17 @@ class Committed:
     conflicts: Sequence[ParamConflict]
 
 
-class CommitQueue:
-    """Law: `submit` returns after the commit that holds its candidates, or raises DatabaseAway."""
+class Commits(Protocol):
+    """What a group is handed to."""
 
-    def __init__(self, committer: Committer) -> None:
+    async def commit(self, candidates: Sequence[Candidate]) -> Outcome:
+        """Store what is new. Raises DatabaseAway or RunClosed, with nothing of the group stored."""
+
+
+class CommitQueue:
+    """Law: `submit` returns after the commit that holds its candidates, or raises DatabaseAway or RunClosed."""
+
+    def __init__(self, committer: Commits) -> None:
         self._committer = committer
         self._waiting: deque[Submission] = deque()
         self._arrived = asyncio.Condition()
@@ -68,7 +75,7 @@ class CommitQueue:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def submit(self, candidates: Sequence[Candidate]) -> Committed:
-        """Wait for the commit of these candidates. Raises DatabaseAway."""
+        """Wait for the commit of these candidates. Raises DatabaseAway, RunClosed."""
         submission = Submission(candidates, asyncio.get_running_loop().create_future())
         async with self._arrived:
             self._waiting.append(submission)
@@ -79,10 +86,11 @@ class CommitQueue:
         while True:
             async with self._arrived:
                 await self._arrived.wait_for(self._is_due)
-                group = self._take()
                 self._committing += 1
             try:
-                await self._commit(group)
+                # What has arrived while the last group was written, and is only to be read, may still share this one.
+                await asyncio.sleep(0)
+                await self._commit(self._take())
             finally:
                 self._committing -= 1
             async with self._arrived:
@@ -116,6 +124,9 @@ class CommitQueue:
             LOGGER.warning("a group of %d frames was not committed: %s", len(candidates), error)
             _fail(group, error)
             return
+        except RunClosed as error:
+            _fail(group, error)
+            return
         except asyncio.CancelledError:
             _fail(group, DatabaseAway("the server is stopping"))
             raise
@@ -129,7 +140,7 @@ class CommitQueue:
         _distribute(group, outcome)
 
 
-def _fail(group: Sequence[Submission], error: DatabaseAway) -> None:
+def _fail(group: Sequence[Submission], error: IngestError) -> None:
     for submission in group:
         if not submission.done.done():
             submission.done.set_exception(error)

@@ -1,14 +1,14 @@
 """Points that come by requests and carry no number: this worker frames them itself, as a writer of its own.
 
-They wait for the same group commits as everybody's frames. A request that is repeated stores its points again; of
-points that are equal, readers and compaction keep one.
+They wait for group commits, as everybody's frames do. A request that is repeated stores its points again; of points
+that are equal, readers and compaction keep one.
 """
 
 import asyncio
+import itertools
 import os
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -16,18 +16,16 @@ from uuid import UUID
 import numpy as np
 
 from stepstream_ingest import telemetry
-from stepstream_ingest.errors import ApiError
+from stepstream_ingest.errors import ApiError, RunClosed
 from stepstream_ingest.write.admission import Admission
-from stepstream_ingest.write.candidate import accepted
+from stepstream_ingest.write.candidate import Candidate, accepted
 from stepstream_ingest.write.queue import CommitQueue
 from stepstream_schema import frame as wire
 from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.columns import Float64s, Int64s
-from stepstream_schema.records import Ragged
+from stepstream_schema.records import Matrix, Metrics, Ragged
 
-MAX_RUNS: Final = 4096
-"""Runs whose next number is remembered; one that is forgotten goes on under another writer."""
 POINT_BYTES: Final = 64
 """What one point counts for in the queue's bound."""
 RETRY_S: Final = 1
@@ -37,7 +35,7 @@ RETRY_S: Final = 1
 class Said:
     """Points as a request says them: four columns of one length, in any order."""
 
-    keys: Sequence[str]
+    keys: list[str]
     steps: Int64s
     times_ms: Int64s
     """ms since the epoch, UTC."""
@@ -47,24 +45,18 @@ class Said:
         return len(self.keys)
 
 
-@dataclass(slots=True)
-class _Writer:
-    writer: int
-    next_seq: int = 1
-
-
-class RunClosed(Exception):
-    """The run is not there, or deleted: nothing was stored."""
-
-
 class Served:
     """Law: `log` returns after the commit that holds the points. Raises RunClosed, ApiError 429, DatabaseAway."""
 
-    def __init__(self, queue: CommitQueue, admission: Admission, delay_s: Callable[[], float | None]) -> None:
-        self._queue = queue
+    def __init__(
+        self, *, appends: CommitQueue, commits: CommitQueue, admission: Admission, delay_s: Callable[[], float | None]
+    ) -> None:
+        self._appends = appends
+        self._commits = commits
         self._admission = admission
         self._delay_s = delay_s
-        self._writers: OrderedDict[UUID, _Writer] = OrderedDict()
+        self._writer = _new_writer()
+        self._numbers = itertools.count(1)
 
     async def log(self, run_id: UUID, points: Said) -> None:
         """Store points of a run."""
@@ -75,33 +67,60 @@ class Served:
             telemetry.REQUESTS_TURNED_AWAY.labels("queue full").inc()
             raise ApiError(429, "REQUEST_LIMIT_EXCEEDED", "the server is behind; nothing of this is stored", RETRY_S)
         try:
-            await asyncio.sleep(delay)
-            await self._commit(run_id, points)
+            if delay:
+                await asyncio.sleep(delay)
+            await self._store(run_id, record_of(points))
         finally:
             self._admission.release(size)
-
-    async def _commit(self, run_id: UUID, points: Said) -> None:
-        writer = self._writers.setdefault(run_id, _Writer(_new_writer()))
-        self._writers.move_to_end(run_id)
-        while len(self._writers) > MAX_RUNS:
-            self._writers.popitem(last=False)
-        seq, writer.next_seq = writer.next_seq, writer.next_seq + 1
-        frame = wire.Frame(
-            run_id=run_id.hex, writer=writer.writer, seq=seq, rank=None, attempt=Attempt(), records=(_record(points),)
-        )
-        candidate = accepted(frame, wire.encode(frame), time.time_ns() // 1000, needs_run=True)
-        try:
-            committed = await self._queue.submit([candidate])
-            if committed.verdicts[0] == "closed":
-                raise RunClosed(run_id.hex)
-        except BaseException:
-            # Its number may never be stored: nobody waits for it, if its writer writes no more.
-            self._writers.pop(run_id, None)
-            raise
         telemetry.POINTS.inc(len(points))
 
+    async def _store(self, run_id: UUID, record: Metrics) -> None:
+        try:
+            await self._appends.submit([_candidate(run_id, self._writer, next(self._numbers), record)])
+        except RunClosed:
+            # This run, or one that was to be stored with it: the usual way tells them apart, and revives a run that was
+            # given up. Its cursors want numbers without gaps, so that each time it is another writer.
+            committed = await self._commits.submit([_candidate(run_id, _new_writer(), 1, record)])
+            if committed.verdicts[0] == "closed":
+                raise RunClosed(run_id.hex) from None
 
-def _record(points: Said) -> Ragged:
+
+def _candidate(run_id: UUID, writer: int, seq: int, record: Metrics) -> Candidate:
+    frame = wire.Frame(run_id=run_id.hex, writer=writer, seq=seq, rank=None, attempt=Attempt(), records=(record,))
+    return accepted(frame, wire.encode(frame), time.time_ns() // 1000, needs_run=True)
+
+
+def record_of(points: Said) -> Metrics:
+    """The points as columns, each key's in the order they came."""
+    return _in_rows(points) or _by_key(points)
+
+
+def _in_rows(points: Said) -> Metrics | None:
+    """Of points that come row by row, each row with the same keys, as whoever logs them by step sends them."""
+    width = len(set(points.keys))
+    count, rest = divmod(len(points), width)
+    keys = points.keys[:width]
+    if rest or points.keys != [*keys] * count:
+        return None
+    shape = count, width
+    steps, times, values = points.steps.reshape(shape), points.times_ms.reshape(shape), points.values.reshape(shape)
+    if (steps == steps[:, :1]).all() and (times == times[:, :1]).all():
+        return Matrix(
+            keys=tuple(keys),
+            steps=steps[:, 0].copy(),
+            times_ms=times[:, 0].copy(),
+            values=np.ascontiguousarray(values.T),
+        )
+    return Ragged(
+        keys=tuple(keys),
+        counts=np.full(width, count, np.int64),
+        steps=steps.T.ravel(),
+        times_ms=times.T.ravel(),
+        values=values.T.ravel(),
+    )
+
+
+def _by_key(points: Said) -> Ragged:
     keys = sorted(set(points.keys))
     places = {key: place for place, key in enumerate(keys)}
     of_keys = np.fromiter(map(places.__getitem__, points.keys), np.int64, len(points))

@@ -1,0 +1,52 @@
+"""Points of a request, as the record that is stored."""
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepstream_ingest.write.served import Said, record_of
+from stepstream_schema.records import Matrix, Ragged
+
+POINT = st.tuples(st.sampled_from("abc"), st.integers(-3, 3), st.integers(0, 3), st.floats(-2, 2))
+
+
+def said(points) -> Said:
+    keys, steps, times, values = zip(*points, strict=True)
+    return Said(
+        keys=list(keys), steps=np.array(steps, np.int64), times_ms=np.array(times, np.int64), values=np.array(values)
+    )
+
+
+def told(record) -> list:
+    """The points of a record, each key's in its order."""
+    if isinstance(record, Matrix):
+        return [
+            (key, step, time, value)
+            for key, own in zip(record.keys, record.values.tolist(), strict=True)
+            for step, time, value in zip(record.steps.tolist(), record.times_ms.tolist(), own, strict=True)
+        ]
+    keys = np.repeat(record.keys, record.counts).tolist()
+    return list(zip(keys, record.steps.tolist(), record.times_ms.tolist(), record.values.tolist(), strict=True))
+
+
+@given(st.lists(POINT, min_size=1, max_size=30))
+def test_every_point_is_in_the_record_and_each_key_keeps_its_order(points):
+    record = record_of(said(points))
+    assert Counter(told(record)) == Counter(points)
+    for key in record.keys:
+        assert [one for one in told(record) if one[0] == key] == [one for one in points if one[0] == key]
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(0, 9)), min_size=1, max_size=8), st.booleans())
+def test_rows_of_the_same_keys_are_a_matrix_where_they_share_steps_and_times(rows, jitter):
+    points = [
+        (key, step, time + (place if jitter else 0), place / 7)
+        for step, time in rows
+        for place, key in enumerate("zxy")
+    ]
+    record = record_of(said(points))
+    assert isinstance(record, Ragged if jitter else Matrix)
+    assert record.keys == ("z", "x", "y")
+    assert Counter(told(record)) == Counter(points)
