@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import itertools
+import json
 import statistics
 import sys
 import tempfile
@@ -15,8 +16,10 @@ import aiohttp
 import asyncpg
 import numpy as np
 import orjson
+import uvloop
 
 from benchmarks import results
+from benchmarks.http_load import post_all
 from benchmarks.servers import BenchmarkServer, Postgres, Process, free_port
 from stepstream_ingest.compact.tidier import LOOSE
 from stepstream_schema import batch, paths
@@ -74,13 +77,13 @@ def _mlflow(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) ->
     command = [arguments.mlflow_python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     store = ["--workers", "4", "--backend-store-uri", database, "--default-artifact-root", str(scratch / "artifacts")]
     with Process([*command, *store], f"http://127.0.0.1:{port}", scratch / "mlflow.log") as server:
-        return asyncio.run(_measure(server.url, arguments, lambda: _fill_mlflow(database, arguments.runs)))
+        return uvloop.run(_measure(server.url, arguments, lambda: _fill_mlflow(database, arguments.runs)))
 
 
 def _stepstream(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) -> dict[str, Any]:
     database = postgres.fresh("stepstream")
     with BenchmarkServer(scratch / "stepstream", database, arguments.workers) as server:
-        return asyncio.run(
+        return uvloop.run(
             _measure(server.url, arguments, lambda: _fill_stepstream(server.url, database, arguments.runs))
         )
 
@@ -103,27 +106,15 @@ async def _measure(url: str, arguments: argparse.Namespace, fill: Callable[[], A
 async def _log(
     session: aiohttp.ClientSession, url: str, seconds: float, bodies: Callable[[str], Iterator[bytes]], points: int
 ) -> dict[str, Any]:
-    """Eight writers, each with a run of its own; what they send is made beforehand, so that it costs no time here."""
+    """Eight writers, each with a run of its own."""
     api = url.rpartition("/runs/")[0]
-    ready = []
+    sources = []
     for _ in range(WRITERS):
         made = await _post(session, f"{api}/runs/create", {"experiment_id": "0", "start_time": START_MS})
-        ready.append(bodies(made["run"]["info"]["run_id"]))
-
-    async def write(source: Iterator[bytes], until: float) -> list[float]:
-        took = []
-        while (began := time.monotonic()) < until:
-            async with session.post(url, data=next(source), headers={"Content-Type": "application/json"}) as response:
-                if response.status != 200:
-                    raise RuntimeError(f"{url} answered {response.status}: {(await response.text())[:300]}")
-                await response.read()
-            took.append(time.monotonic() - began)
-        return took
-
-    warm = time.monotonic() + WARM_UP_S
-    await asyncio.gather(*[write(source, warm) for source in ready])
+        sources.append(bodies(made["run"]["info"]["run_id"]))
+    await post_all(url, sources, WARM_UP_S)
     began = time.monotonic()
-    took = list(itertools.chain(*await asyncio.gather(*[write(source, began + seconds) for source in ready])))
+    took = await post_all(url, sources, seconds)
     elapsed = time.monotonic() - began
     return {
         "points_per_s": round(points * len(took) / elapsed),
@@ -133,41 +124,27 @@ async def _log(
 
 
 def _batches(run_id: str) -> Iterator[bytes]:
-    """Bodies of log-batch: 100 keys at 10 steps. Steps are the only part that changes, and are put in as text."""
-    template = orjson.dumps(
+    """Bodies of log-batch: 100 keys at 10 steps, spelled as MLflow's client does. Steps alone change, as text."""
+    metrics = [
         {
-            "run_id": run_id,
-            "metrics": [
-                {
-                    "key": f"metric_{number % KEYS}",
-                    "value": number * 0.37,
-                    "timestamp": START_MS + number,
-                    "step": 10**12 + number // KEYS,
-                }
-                for number in range(BATCH)
-            ],
-            "params": [],
-            "tags": [],
+            "key": f"metric_{number % KEYS}",
+            "value": number * 0.37,
+            "timestamp": START_MS + number,
+            "step": 10**12 + number // KEYS,
         }
-    )
+        for number in range(BATCH)
+    ]
+    # Thirteen digits of a step: the first twelve say which batch it is.
+    pieces = json.dumps({"run_id": run_id, "metrics": metrics}).encode().split(b'"step": 100000000000')
     for number in itertools.count(1):
-        # Thirteen digits of a step: the first twelve say which batch it is.
-        yield template.replace(b'"step":100000000000', b'"step":%d' % (10**11 + number))
+        yield (b'"step": %d' % (10**11 + number)).join(pieces)
 
 
 def _metrics(run_id: str) -> Iterator[bytes]:
-    """Bodies of log-metric."""
+    """Bodies of log-metric, spelled as MLflow's client does."""
     for step in itertools.count():
-        yield orjson.dumps(
-            {
-                "run_uuid": run_id,
-                "run_id": run_id,
-                "key": f"metric_{step % KEYS}",
-                "value": step * 0.37,
-                "timestamp": START_MS + step,
-                "step": step,
-            }
-        )
+        said = {"run_uuid": run_id, "key": f"metric_{step % KEYS}", "value": step * 0.37, "timestamp": START_MS + step}
+        yield json.dumps(said | {"step": step, "run_id": run_id}).encode()
 
 
 async def _search(session: aiohttp.ClientSession, url: str, searches: int) -> dict[str, Any]:
