@@ -48,12 +48,13 @@ STAGES: Final = {
 
 LATEST: Final = """
 SELECT run_id, {columns} FROM (SELECT DISTINCT ON (run_id, key) run_id, key, value FROM (
-    SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
-    FROM series AS s WHERE s.key = ANY({keys}::text[]) AND s.points > 0 AND s.run_id IN (SELECT run_id FROM chosen)
+    SELECT run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
+    FROM chosen JOIN series AS s USING (run_id) WHERE s.key = ANY({keys}::text[]) AND s.points > 0
     UNION ALL
-    SELECT f.run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
-    FROM frames AS f, unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
-    WHERE x.key = ANY({keys}::text[]) AND f.run_id IN (SELECT run_id FROM chosen)
+    SELECT run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
+    FROM chosen JOIN frames AS f USING (run_id),
+        unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
+    WHERE x.key = ANY({keys}::text[])
 ) AS part
 ORDER BY run_id, key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
 ) AS each GROUP BY run_id

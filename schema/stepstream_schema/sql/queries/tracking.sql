@@ -232,20 +232,22 @@ WHERE d.experiment_id = ANY($1::bigint[]) AND r.lifecycle_stage = 'active'
 ORDER BY d.experiment_id, d.name, d.digest, context LIMIT $2
 
 -- name: runs_by_ids
--- Runs, with where their artifacts lie.
+-- Runs with their params and tags, with where their artifacts lie, and whether there is more to ask: a row a run.
 SELECT r.run_id, r.experiment_id, r.name, r.user_id, r.status, r.start_time_ms, r.end_time_ms, r.lifecycle_stage,
-    e.name AS experiment, coalesce(nullif(e.artifact_location, ''), 'mlflow-artifacts:/' || r.experiment_id) AS artifact_location
-FROM runs AS r JOIN experiments AS e USING (experiment_id) WHERE r.run_id = ANY($1::uuid[])
-
--- name: params_of_runs
--- Their params: a row a run.
-SELECT run_id, array_agg(key ORDER BY key) AS keys, array_agg(value ORDER BY key) AS values
-FROM params WHERE run_id = ANY($1::uuid[]) GROUP BY run_id
-
--- name: tags_of_runs
--- Their tags: a row a run.
-SELECT run_id, array_agg(key ORDER BY key) AS keys, array_agg(value ORDER BY key) AS values
-FROM tags WHERE run_id = ANY($1::uuid[]) AND value IS NOT NULL GROUP BY run_id
+    e.name AS experiment, coalesce(nullif(e.artifact_location, ''), 'mlflow-artifacts:/' || r.experiment_id) AS artifact_location,
+    p.keys AS param_keys, p.values AS param_values, t.keys AS tag_keys, t.values AS tag_values,
+    EXISTS (SELECT FROM run_datasets AS d WHERE d.run_id = r.run_id) AS has_datasets,
+    EXISTS (SELECT FROM run_models AS m WHERE m.run_id = r.run_id) AS has_models
+FROM runs AS r JOIN experiments AS e USING (experiment_id)
+CROSS JOIN LATERAL (
+    SELECT array_agg(key ORDER BY key) AS keys, array_agg(value ORDER BY key) AS values
+    FROM params WHERE run_id = r.run_id
+) AS p
+CROSS JOIN LATERAL (
+    SELECT array_agg(key ORDER BY key) AS keys, array_agg(value ORDER BY key) AS values
+    FROM tags WHERE run_id = r.run_id AND value IS NOT NULL
+) AS t
+WHERE r.run_id = ANY($1::uuid[])
 
 -- name: latest_of_runs
 -- The latest value of each of their metrics: of the lowest rank's newest attempt the largest step, then time, then value.
