@@ -48,18 +48,21 @@ STAGES: Final = {
 
 LATEST: Final = """
 SELECT run_id, {columns} FROM (SELECT DISTINCT ON (run_id, key) run_id, key, value FROM (
-    SELECT run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
-    FROM chosen JOIN series AS s USING (run_id) WHERE s.key = ANY({keys}::text[]) AND s.points > 0
+    SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
+    FROM series AS s WHERE s.key = ANY({keys}::text[]) AND s.points > 0 AND s.run_id {among}
     UNION ALL
-    SELECT run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
-    FROM chosen JOIN frames AS f USING (run_id),
-        unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
-    WHERE x.key = ANY({keys}::text[])
+    SELECT f.run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
+    FROM frames AS f, unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
+    WHERE x.key = ANY({keys}::text[]) AND f.run_id {among}
 ) AS part
 ORDER BY run_id, key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
 ) AS each GROUP BY run_id
 """
 """A row for each run that has one of the keys; a run and a key have one value, which max() passes on."""
+MANY: Final = "IN (SELECT run_id FROM chosen)"
+"""Of runs that may be most there are: PostgreSQL may also read their table from one end to the other."""
+FEW: Final = "= ANY (ARRAY(SELECT run_id FROM chosen))"
+"""Of runs that have one value of a param or tag: one walk through the index, where a join would begin anew for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class _Search:
         self._arguments: list[Any] = [list(experiment_ids)]
         self._metrics: dict[str, str] = {}
         """In which column the latest values of a key are."""
+        self._narrow = False
 
     def compile(
         self, filters: Sequence[Comparison], orders: Sequence[Order], stage: Stage, limit: int, offset: int
@@ -130,7 +134,8 @@ class _Search:
             f"max(value) FILTER (WHERE key = {self._parameter(key)}) AS {name.removeprefix('m.')}"
             for key, name in self._metrics.items()
         )
-        return LATEST.format(columns=columns, keys=self._parameter(list(self._metrics)))
+        among = FEW if self._narrow else MANY
+        return LATEST.format(columns=columns, keys=self._parameter(list(self._metrics)), among=among)
 
     def _condition(self, one: Comparison) -> str:
         match _entity(one.entity):
@@ -170,8 +175,10 @@ class _Search:
         # From the value to its runs, where the index by value serves; the other tests go from each run to its value.
         value = self._parameter(one.value)
         table = rows.replace("x.run_id = r.run_id", "true")
+        self._narrow = True
         begins = f"left(x.value, {INDEXED_CHARS}) = left({value}::text, {INDEXED_CHARS})"
-        return f"r.run_id IN (SELECT x.run_id FROM {table} AND {key} AND {begins} AND x.value = {value}::text)"
+        found = f"SELECT x.run_id FROM {table} AND {key} AND {begins} AND x.value = {value}::text"
+        return f"r.run_id = ANY (ARRAY({found}))"
 
     def _dataset(self, one: Comparison) -> str:
         if one.key not in DATASETS:
