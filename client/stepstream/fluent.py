@@ -5,17 +5,15 @@ What asks or changes anything else waits for the server, and raises QueryError. 
 """
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from stepstream import active, place
-from stepstream.entities import Experiment, LoggedModel, ModelVersion, RegisteredModel, Run, ViewType
+from stepstream.entities import Experiment, ModelVersion, RegisteredModel, Run, ViewType
 from stepstream.errors import ConfigurationError, QueryError
+from stepstream.implicit import open_run, run_of, wait
 from stepstream.run import Run as OpenRun
-from stepstream.start import start_run
 from stepstream.tracking.client import MlflowClient
 from stepstream_schema import paths
 
@@ -104,14 +102,14 @@ def log_metrics(
     timestamp: int | None = None,
 ) -> None:
     """Log values that belong together. A run that is not open here is asked for by `run_id`, and waited for."""
-    run = _run(run_id)
+    run = run_of(run_id)
     if run is None:
         for key, value in metrics.items():
             MlflowClient().log_metric(str(run_id), key, value, timestamp, step)
         return
     # MLflow's functions mean step 0; a handle's own log() counts its calls.
     run.log_metrics(metrics, step or 0, timestamp)
-    _wait(run, synchronous)
+    wait(run, synchronous)
 
 
 def log_param(key: str, value: Any, synchronous: bool | None = None) -> Any:
@@ -122,13 +120,13 @@ def log_param(key: str, value: Any, synchronous: bool | None = None) -> Any:
 
 def log_params(params: Mapping[str, Any], synchronous: bool | None = None, run_id: str | None = None) -> None:
     """Log parameters; the first values stay."""
-    run = _run(run_id)
+    run = run_of(run_id)
     if run is None:
         for key, value in params.items():
             MlflowClient().log_param(str(run_id), key, value)
         return
     run.log_params(params)
-    _wait(run, synchronous)
+    wait(run, synchronous)
 
 
 def set_tag(key: str, value: Any, synchronous: bool | None = None) -> None:
@@ -138,21 +136,21 @@ def set_tag(key: str, value: Any, synchronous: bool | None = None) -> None:
 
 def set_tags(tags: Mapping[str, Any], synchronous: bool | None = None) -> None:
     """Set tags; the last values stay."""
-    run = _open_run()
+    run = open_run()
     run.set_tags(tags)
-    _wait(run, synchronous)
+    wait(run, synchronous)
 
 
 def delete_tag(key: str) -> None:
     """Remove a tag."""
-    _open_run().delete_tag(key)
+    open_run().delete_tag(key)
 
 
 def log_input(
     dataset: Any, context: str | None = None, tags: Mapping[str, str] | None = None, model: Any = None
 ) -> None:
     """Say that the run reads a dataset, of `stepstream.data` or of MLflow's."""
-    _open_run().log_input(dataset, context, tags)
+    open_run().log_input(dataset, context, tags)
 
 
 def log_inputs(
@@ -165,65 +163,6 @@ def log_inputs(
     each = tags_list or [None] * len(datasets or ())
     for dataset, context, tags in zip(datasets or (), contexts, each, strict=True):
         log_input(dataset, context, tags)
-
-
-def log_artifact(
-    local_path: str | os.PathLike[str], artifact_path: str | None = None, run_id: str | None = None
-) -> None:
-    """Send a file, or a directory under its own name, in the background. Raises ArtifactError for what is neither."""
-    run = _run(run_id)
-    local = Path(local_path)
-    if run is None:
-        MlflowClient().log_artifact(str(run_id), local, artifact_path)
-    elif local.is_dir():
-        run.log_artifacts(local, f"{artifact_path}/{local.name}" if artifact_path else local.name)
-    else:
-        run.log_artifact(local, artifact_path)
-
-
-def log_artifacts(
-    local_dir: str | os.PathLike[str], artifact_path: str | None = None, run_id: str | None = None
-) -> None:
-    """Send every file below a directory, in the background."""
-    run = _run(run_id)
-    if run is None:
-        MlflowClient().log_artifacts(str(run_id), Path(local_dir), artifact_path)
-    else:
-        run.log_artifacts(local_dir, artifact_path)
-
-
-def log_text(text: str, artifact_file: str, run_id: str | None = None) -> None:
-    """Store a text as an artifact, in the background."""
-    run = _run(run_id)
-    if run is None:
-        MlflowClient().log_text(str(run_id), text, artifact_file)
-    else:
-        run.log_text(text, artifact_file)
-
-
-def log_dict(dictionary: Mapping[str, Any], artifact_file: str, run_id: str | None = None) -> None:
-    """Store a dictionary as JSON, or as YAML where the file is called so, in the background."""
-    run = _run(run_id)
-    if run is None:
-        MlflowClient().log_dict(str(run_id), dictionary, artifact_file)
-    else:
-        run.log_dict(dictionary, artifact_file)
-
-
-def log_figure(figure: Any, artifact_file: str, *, save_kwargs: Mapping[str, Any] | None = None) -> None:
-    """Store a figure of matplotlib or plotly, in the background."""
-    _open_run().log_figure(figure, artifact_file, save_kwargs=save_kwargs)
-
-
-def log_image(image: Any, artifact_file: str) -> None:
-    """Store an image of PIL, or an array, in the background."""
-    _open_run().log_image(image, artifact_file)
-
-
-def get_artifact_uri(artifact_path: str | None = None) -> str:
-    """Where the open run's artifacts lie, or one of them."""
-    uri = _open_run().info.artifact_uri
-    return f"{uri}/{artifact_path}" if artifact_path else uri
 
 
 def flush_async_logging() -> None:
@@ -278,7 +217,12 @@ def restore_experiment(experiment_id: str) -> None:
 
 def set_experiment_tag(key: str, value: Any) -> None:
     """A tag of the experiment that runs belong to; waits for the server."""
-    MlflowClient().set_experiment_tag(_experiment_id(), key, value)
+    MlflowClient().set_experiment_tag(experiment_id(), key, value)
+
+
+def delete_experiment_tag(key: str) -> None:
+    """A tag of the experiment that runs belong to goes; waits for the server."""
+    MlflowClient().delete_experiment_tag(experiment_id(), key)
 
 
 def set_experiment_tags(tags: Mapping[str, Any]) -> None:
@@ -295,7 +239,7 @@ def search_experiments(
 ) -> list[Experiment]:
     """Every experiment that fits a filter, or so many of them."""
     client = MlflowClient()
-    return _all(
+    return every(
         lambda count, token: client.search_experiments(view_type, count, filter_string, order_by, token), max_results
     )
 
@@ -323,22 +267,17 @@ def search_runs(
     elif experiment_names:
         ids = _ids(client, experiment_names)
     else:
-        ids = list(experiment_ids or [_experiment_id()])
+        ids = list(experiment_ids or [experiment_id()])
 
     def page(count: int, token: str | None) -> Any:
         return client.search_runs(ids, filter_string, run_view_type, count, order_by, token)
 
-    found = _all(page, max_results) if ids else []
+    found = every(page, max_results) if ids else []
     if output_format == "list":
         return found
     from stepstream.table import of_runs
 
     return of_runs(found)
-
-
-def get_logged_model(model_id: str) -> LoggedModel:
-    """One logged model."""
-    return MlflowClient().get_logged_model(model_id)
 
 
 def register_model(
@@ -368,7 +307,7 @@ def search_registered_models(
 ) -> list[RegisteredModel]:
     """Every registered model that fits a filter, or so many of them."""
     client = MlflowClient()
-    return _all(
+    return every(
         lambda count, token: client.search_registered_models(filter_string, count, order_by, token), max_results
     )
 
@@ -378,7 +317,7 @@ def search_model_versions(
 ) -> list[ModelVersion]:
     """Every version that fits a filter, or so many of them."""
     client = MlflowClient()
-    return _all(lambda count, token: client.search_model_versions(filter_string, count, order_by, token), max_results)
+    return every(lambda count, token: client.search_model_versions(filter_string, count, order_by, token), max_results)
 
 
 def set_model_version_tag(name: str, version: str | int | None, key: str, value: Any) -> None:
@@ -386,21 +325,8 @@ def set_model_version_tag(name: str, version: str | int | None, key: str, value:
     MlflowClient().set_model_version_tag(name, str(version), key, value)
 
 
-def _open_run() -> OpenRun:
-    return active.current() or start_run()
-
-
-def _run(run_id: str | None) -> OpenRun | None:
-    """The open run of an id, or without one of this thread; None for an id that is not open here."""
-    return active.by_id(run_id) if run_id else _open_run()
-
-
-def _wait(run: OpenRun, synchronous: bool | None) -> None:
-    if synchronous:
-        run.flush()
-
-
-def _experiment_id() -> str:
+def experiment_id() -> str:
+    """Of the experiment that runs belong to; made where there is none of its name."""
     name = place.experiment() or MlflowClient()._settings.experiment
     return str(NamedExperiment(name).experiment_id)
 
@@ -416,7 +342,8 @@ def _ids(client: MlflowClient, names: Sequence[str]) -> list[str]:
     return ids
 
 
-def _all(page: Any, most: int | None) -> list[Any]:
+def every(page: Any, most: int | None) -> list[Any]:
+    """All that a question finds, or so many of them, a page at a time."""
     found: list[Any] = []
     token = None
     while most is None or len(found) < most:

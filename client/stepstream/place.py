@@ -4,6 +4,7 @@ import os
 from typing import Final
 
 from stepstream import settings
+from stepstream.errors import ConfigurationError
 
 # Assigned in one step of the interpreter; threads that disagree want arguments.
 _said: Final[dict[str, str]] = {}
@@ -29,6 +30,17 @@ def get_tracking_uri() -> str:
 def is_tracking_uri_set() -> bool:
     """Whether anybody has said where the server is."""
     return bool(tracking_uri() or os.environ.get("STEPSTREAM_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI"))
+
+
+def set_registry_uri(uri: str | os.PathLike[str] | None) -> None:
+    """The registry is the tracking server's. Raises ConfigurationError for any other."""
+    if uri and str(uri).rstrip("/") != get_tracking_uri().rstrip("/"):
+        raise ConfigurationError(f"the registry is that of {get_tracking_uri()}; call set_tracking_uri({str(uri)!r})")
+
+
+def get_registry_uri() -> str:
+    """Where the registry is: on the server that is talked to."""
+    return get_tracking_uri()
 
 
 def tracking_uri() -> str | None:

@@ -1,9 +1,10 @@
-"""Runs as a table of pandas, with MLflow's columns."""
+"""Runs and logged models as tables of pandas, with MLflow's columns."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from stepstream.entities import Run
+from stepstream.entities import LoggedModel, Run
 from stepstream.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -15,10 +16,7 @@ def of_runs(runs: Sequence[Run]) -> "pandas.DataFrame":
 
     What a run does not have is NaN for a metric, None for a param or tag. Raises ConfigurationError without pandas.
     """
-    try:
-        import pandas
-    except ModuleNotFoundError as error:
-        raise ConfigurationError("search_runs makes a pandas table: pip install 'stepstream[dataframe]'") from error
+    pandas = _pandas()
     columns: dict[str, Any] = {
         name: [getattr(run.info, name) for run in runs]
         for name in ("run_id", "experiment_id", "status", "artifact_uri")
@@ -31,3 +29,17 @@ def of_runs(runs: Sequence[Run]) -> "pandas.DataFrame":
         for key in dict.fromkeys(key for one in said for key in one):
             columns[f"{prefix}.{key}"] = [one.get(key, absent) for one in said]
     return pandas.DataFrame(columns)
+
+
+def of_models(models: Sequence[LoggedModel]) -> "pandas.DataFrame":
+    """A row a logged model, a column for each of its fields. Raises ConfigurationError without pandas."""
+    names = [field.name for field in fields(LoggedModel)]
+    return _pandas().DataFrame([{name: getattr(one, name) for name in names} for one in models], columns=names)
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("a search makes a pandas table: pip install 'stepstream[dataframe]'") from error
+    return pandas

@@ -198,6 +198,26 @@ def registry(run_id: str) -> None:
     calls.delete_registered_model("kept")
 
 
+def tables() -> None:
+    with mlflow.start_run(run_name="tabled") as run:
+        mlflow.log_table({"question": ["a", "b"], "score": [0.5, 1.0]}, "answers.json")
+        mlflow.log_table({"question": ["c"], "score": [0.25]}, "answers.json")
+        mlflow.log_table({"question": "d", "score": 2}, "sub/other.json")
+    run_id = run.info.run_id
+    table = mlflow.load_table("answers.json", run_ids=[run_id], extra_columns=["run_id"])
+    FOUND["table"] = {name: table[name].tolist() for name in ("question", "score")}
+    FOUND["of"] = (table["run_id"] == run_id).tolist()
+    FOUND["everywhere"] = len(mlflow.load_table("answers.json"))
+    FOUND["tabled"] = json.loads(mlflow.get_run(run_id).data.tags["mlflow.loggedArtifacts"])
+    stored = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="answers.json"))
+    FOUND["as json"] = json.loads(stored.read_text())
+    try:
+        mlflow.load_table("none.json")
+        FOUND["no table"] = "found"
+    except mlflow.exceptions.MlflowException:
+        FOUND["no table"] = "refused"
+
+
 def refused() -> None:
     calls = mlflow.MlflowClient()
     said = []
@@ -228,6 +248,7 @@ def main() -> None:
     reading(run_id)
     client(run_id)
     registry(run_id)
+    tables()
     refused()
     print(json.dumps(FOUND, sort_keys=True, default=list))
 

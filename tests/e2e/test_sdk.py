@@ -15,6 +15,40 @@ from tests.e2e.test_mlflow_client import python_with
 from tests.servers import ServerProcess
 
 SCRIPT = "mlflow_classical.py"
+MODELS = """
+import io, json, sys
+import stepstream as mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+mlflow.set_registry_uri(mlflow.get_registry_uri())
+try:
+    mlflow.set_registry_uri("http://127.0.0.1:9")
+except mlflow.MlflowException as error:
+    print("refused" in str(error) or "registry" in str(error))
+mlflow.set_experiment("models")
+with mlflow.start_run() as run:
+    mlflow.log_stream(io.BytesIO(b"bytes"), "deep/stream.bin")
+    model = mlflow.initialize_logged_model("net", source_run_id=run.info.run_id, tags={"a": "1"}, params={"k": 2})
+    mlflow.log_model_params({"depth": 3}, model.model_id)
+    mlflow.set_logged_model_tags(model.model_id, {"b": "2"})
+    mlflow.delete_logged_model_tag(model.model_id, "a")
+    mlflow.log_outputs([mlflow.entities.LoggedModelOutput(model.model_id, 7)])
+    mlflow.finalize_logged_model(model.model_id, "READY")
+mlflow.set_experiment_tag("team", "x")
+mlflow.set_experiment_tag("gone", "x")
+mlflow.delete_experiment_tag("gone")
+made = mlflow.get_run(run.info.run_id).outputs.model_outputs
+stream = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="deep/stream.bin")
+table = mlflow.search_logged_models(filter_string="name = 'net'", order_by=[{"field_name": "creation_time"}])
+listed = mlflow.search_logged_models(output_format="list")
+print(json.dumps({
+    "table": [table["name"].tolist(), table["status"].tolist(), table["source_run_id"].tolist() == [run.info.run_id]],
+    "listed": [dict(one.tags) | dict(one.params) for one in listed],
+    "made": [(one.model_id == model.model_id, one.step) for one in made],
+    "experiment": dict(mlflow.get_experiment_by_name("models").tags),
+    "stream": open(stream).read(),
+    "none": len(mlflow.search_logged_models(filter_string="name = 'other'")),
+}))
+"""
 OFFLINE = """
 import sys, time
 import stepstream as mlflow
@@ -91,6 +125,21 @@ def test_a_classical_script_finds_the_same_by_our_package_and_by_mlflows(
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == found
+
+
+def test_logged_models_streams_and_the_tags_of_an_experiment_by_module_level_functions(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    told, found = python(MODELS, environment(None, tmp_path), server_factory().url).splitlines()
+    assert told == "True"
+    assert json.loads(found) == {
+        "table": [["net"], ["READY"], True],
+        "listed": [{"b": "2", "k": "2", "depth": "3"}],
+        "made": [[True, 7]],
+        "experiment": {"team": "x"},
+        "stream": "bytes",
+        "none": 0,
+    }
 
 
 def test_what_logs_neither_waits_nor_raises_while_the_server_is_away(tmp_path: Path) -> None:
