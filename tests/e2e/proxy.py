@@ -18,6 +18,9 @@ class Proxy:
         """How many answers will be dropped, together with their connection, after the server gave them."""
         self.answers_lost = 0
         self.refuse = False
+        self.drop: bytes = b""
+        """Requests that hold these bytes are dropped, `drops` times, with their connection: the server sees none."""
+        self.drops = 0
         self.bytes_passed = 0
         """Both ways."""
         self.bytes_per_s = 0
@@ -60,6 +63,9 @@ class Proxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, OSError):
             while data := await reader.read(65536):
+                if self.drops and self.drop in data:
+                    self.drops -= 1
+                    break
                 self.bytes_passed += len(data)
                 writer.write(data)
                 await writer.drain()

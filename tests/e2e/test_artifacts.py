@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -323,3 +324,59 @@ def test_the_command_line_lists_fetches_sends_and_removes(server, tmp_path):
     assert "1 files were removed" in artifacts("rm", RUN, "model/a.bin").stdout
     assert artifacts("get", RUN, "model/a.bin").returncode == 1
     assert artifacts("put", "ab" * 16, str(tmp_path / "dir")).returncode == 1
+
+
+def test_a_pipe_that_gives_a_little_at_a_time_is_stored_whole(server: ServerProcess) -> None:
+    body = os.urandom(3_000_000)
+    readable, writable = os.pipe()
+    writer = threading.Thread(target=lambda: (write_all(writable, body), os.close(writable)))
+    writer.start()
+    with start(server) as run, open(readable, "rb", buffering=0) as pipe:
+        upload = run.log_artifact(pipe, "piped.bin")
+        assert upload.wait(60), upload.errors
+    writer.join()
+    assert listed(server)["piped.bin"]["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+def test_a_stream_that_breaks_takes_no_other_file_with_it(server: ServerProcess, tmp_path: Path) -> None:
+    body = write(tmp_path / "good.bin", 5000)
+    with start(server) as run:
+        broken = io.BytesIO(os.urandom(2 * PART))
+        upload = run.log_artifact(broken, "broken.bin")
+        broken.close()
+        later = run.log_artifact(tmp_path / "good.bin")
+        assert later.wait(60), later.errors
+        assert not upload.wait(60)
+        assert "broken.bin" in upload.errors[0]
+        assert "closed file" in upload.errors[0]
+    assert {path: file["size"] for path, file in listed(server).items()} == {"good.bin": len(body)}
+
+
+def test_the_file_that_a_relative_link_leads_to_is_stored(server: ServerProcess, tmp_path: Path) -> None:
+    body = write(tmp_path / "checkpoints" / "epoch=3.ckpt", 2 * 2**20)
+    (tmp_path / "checkpoints" / "last.ckpt").symlink_to("epoch=3.ckpt")
+    with start(server) as run:
+        assert run.log_artifact(tmp_path / "checkpoints" / "last.ckpt").wait(60)
+        assert run.log_artifacts(tmp_path / "checkpoints", "all").wait(60)
+    found = listed(server)
+    assert sorted(found) == ["all/epoch=3.ckpt", "all/last.ckpt", "last.ckpt"]
+    assert {file["sha256"] for file in found.values()} == {hashlib.sha256(body).hexdigest()}
+
+
+def test_a_stream_whose_completion_did_not_reach_the_server_is_completed_later(
+    server_factory: Callable[..., ServerProcess],
+) -> None:
+    server, body = server_factory(), os.urandom(PART + 5)
+    with in_thread(server.port) as proxy:
+        run = stepstream.start_run(tracking_uri=proxy.url, run_id=RUN)
+        proxy.drop, proxy.drops = b"/complete HTTP", 2
+        upload = run.log_artifact(io.BytesIO(body), "stream.bin")
+        assert upload.wait(90), upload.errors
+        run.finish()
+        assert proxy.drops == 0
+    assert listed(server)["stream.bin"]["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+def write_all(descriptor: int, body: bytes) -> None:
+    for at in range(0, len(body), 50_000):
+        os.write(descriptor, body[at : at + 50_000])

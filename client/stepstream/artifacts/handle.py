@@ -17,6 +17,8 @@ class Upload:
         """Over the network, repetitions included; files that the store held already are not sent."""
         self.bytes_total = 0
         """As far as it is known."""
+        self.bytes_hashed = 0
+        """Read before they are sent, repetitions included."""
         self._errors = list(refused)
         self._left = files
         self._begun = False

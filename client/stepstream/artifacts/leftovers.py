@@ -42,17 +42,23 @@ async def deliver(call: PendingCall, tracking_uri: str, token: str | None) -> tu
         )
         for file in call.files
     ]
-    stored, failed = 0, []
+    stored = 0
+    failed: list[str] = []
+    unreadable: list[str] = []
+    left: list[tuple[Item, str]] = []
     async with Remote(tracking_uri, token) as remote:
         for _ in range(MAX_TRIES):
             batch = Batch(remote, call.run_id, call.rank)
             await batch.send(items)
             stored += len(batch.stored)
             failed += [reason for _, reason in batch.failed]
-            items = [item for item, _ in batch.again]
+            unreadable += [reason for _, reason in batch.unreadable]
+            left = [*batch.again, *batch.refused]
+            items = [item for item, _ in left]
             if not items:
                 break
-    failed += [f"{item.path}: it changes while it is sent" for item in items]
-    if not items:
+    # What this host cannot read another one may; what the store refuses today it may take tomorrow.
+    if not items and not unreadable:
         pending.forget(call.note, call.files)
+    failed += [*unreadable, *(reason for _, reason in left)]
     return stored, failed

@@ -60,7 +60,8 @@ def keep(directory: Path, token: str, number: int, local: Path, *, min_free_byte
                 return None
             shutil.copyfile(local, kept)
         else:
-            os.link(local, kept, follow_symlinks=True)
+            # The file that a link leads to: a second name of the link itself would lead nowhere from here.
+            os.link(os.path.realpath(local), kept)
     except OSError:
         kept.unlink(missing_ok=True)
         return None

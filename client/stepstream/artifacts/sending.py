@@ -48,36 +48,48 @@ class Item:
     tries: int = 0
     """How often it came back by its own fault."""
     counted: bool = False
+    sent: dict[str, Any] | None = None
+    """What completes its upload: its bytes are in the store, and a stream could not send them again."""
     waits_for: Any = field(default=None)
     """Kept alive and told when the file is settled: the note in the spool."""
 
 
 class Batch:
-    """Law: every item ends in `stored`, `failed` or `again`, unless the batch raises; it may then be sent again."""
+    """Law: every item ends in one of the lists, unless the batch raises; it may then be sent again."""
 
     def __init__(self, remote: Remote, run_id: str, rank: int | None) -> None:
         self._remote = remote
         self._run_id = run_id
         self._rank = rank
         self._bodies = asyncio.Semaphore(BODIES_AT_ONCE)
+        self.completing = False
+        """Whether the server is making whole files of parts."""
         self.stored: list[Item] = []
         self.again: list[tuple[Item, str]] = []
+        """Their uploads are gone, or they have changed."""
+        self.refused: list[tuple[Item, str]] = []
+        """The store does not take them now."""
         self.failed: list[tuple[Item, str]] = []
+        """They will never be stored."""
+        self.unreadable: list[tuple[Item, str]] = []
+        """They cannot be read here."""
 
     async def send(self, items: Sequence[Item]) -> None:
         """Send them. Raises Unavailable and Rejected for what concerns the server or store as a whole."""
-        ready = [item for item in items if await self._hash(item)]
-        if not ready:
-            return
-        answers = await self._announce(ready)
+        ready = [item for item in items if item.sent is not None or await self._hash(item)]
+        fresh = [item for item in ready if item.sent is None]
+        answers = await self._announce(fresh) if fresh else []
         results = await asyncio.gather(
-            *(self._send(item, said) for item, said in zip(ready, answers, strict=True)), return_exceptions=True
+            *(self._send(item, said) for item, said in zip(fresh, answers, strict=True)), return_exceptions=True
         )
-        sent = [(item, result) for item, result in zip(ready, results, strict=True) if isinstance(result, dict)]
+        troubles = [self._sort(item, result) for item, result in zip(fresh, results, strict=True)]
+        sent = [(item, item.sent) for item in ready if item.sent is not None]
         if sent:
             await self._complete(sent)
-        for item, result in zip(ready, results, strict=True):
-            self._sort(item, result)
+        # Only now: what has arrived must not be sent once more because its neighbour's store is away.
+        for trouble in troubles:
+            if trouble is not None:
+                raise trouble
 
     async def _hash(self, item: Item) -> bool:
         if isinstance(item.source, StreamSource):
@@ -89,18 +101,21 @@ class Batch:
                 if not item.source.is_being_written:
                     break
                 await asyncio.sleep(SETTLE_S)
-            slice_end = time.monotonic() + HASH_SLICE_S
+            slice_end, done = time.monotonic() + HASH_SLICE_S, 0
             for found in item.source.hashed():
                 if isinstance(found, Hashed):
                     item.hashed = found
-                elif time.monotonic() > slice_end:
+                    continue
+                item.handle.bytes_hashed += found - done
+                done = found
+                if time.monotonic() > slice_end:
                     await asyncio.sleep(0)
                     slice_end = time.monotonic() + HASH_SLICE_S
         except SourceChanged as error:
             self.again.append((item, str(error)))
             return False
         except OSError as error:
-            self.failed.append((item, f"{item.path}: it cannot be read: {error}"))
+            self.unreadable.append((item, f"{item.path}: it cannot be read: {error}"))
             return False
         if not item.counted and item.hashed is not None:
             item.handle.bytes_total += item.hashed.size
@@ -165,7 +180,8 @@ class Batch:
         number, checksums = 0, []
         under_way: set[asyncio.Task[None]] = set()
         try:
-            while part := source.next_part(said["part_bytes"]):
+            # A pipe may be slow, and other transfers go on meanwhile.
+            while part := await asyncio.to_thread(source.next_part, said["part_bytes"]):
                 number += 1
                 checksums.append(digest(said["checksum"], [part]))
                 if len(under_way) >= STREAM_AHEAD:
@@ -210,30 +226,44 @@ class Batch:
         return {part["number"]: part for part in said["parts"]}
 
     async def _complete(self, sent: Sequence[tuple[Item, dict[str, Any]]]) -> None:
-        said = await self._remote.call("POST", paths.UPLOADS + "/complete", {"uploads": [done for _, done in sent]})
+        self.completing = True
+        try:
+            said = await self._remote.call("POST", paths.UPLOADS + "/complete", {"uploads": [done for _, done in sent]})
+        finally:
+            self.completing = False
         for (item, _), answer in zip(sent, said["files"], strict=True):
+            item.sent = None
             if answer["state"] == "stored":
+                self.stored.append(item)
                 continue
             retry = answer["code"] in ("PARTS_MISSING", "RESOURCE_DOES_NOT_EXIST")
             (self.again if retry else self.failed).append((item, f"{item.path}: {answer['message']}"))
 
-    def _sort(self, item: Item, result: object) -> None:
-        settled = {one for one, _ in (*self.again, *self.failed)}
+    def _sort(self, item: Item, result: object) -> Exception | None:
+        """What concerns more than this item."""
         error = _first(result)
         match error:
             case None:
-                if item not in settled:
+                if isinstance(result, dict):
+                    item.sent = result
+                else:
                     self.stored.append(item)
             case Failed():
                 self.failed.append((item, str(error)))
-            case Again() | SourceChanged() | Refused():
+            case Again() | SourceChanged():
                 self.again.append((item, f"{item.path}: {error}"))
+            case Refused():
+                self.refused.append((item, f"{item.path}: {error}"))
             case Unavailable() | Rejected():
-                raise error
+                return error
             case OSError():
-                self.failed.append((item, f"{item.path}: it cannot be read: {error}"))
+                self.unreadable.append((item, f"{item.path}: it cannot be read: {error}"))
+            case Exception():
+                # Whatever a user's own file object raises, the files beside it are sent.
+                self.failed.append((item, f"{item.path}: it cannot be sent: {error!r}"))
             case _:
                 raise error
+        return None
 
 
 def _first(result: object) -> BaseException | None:

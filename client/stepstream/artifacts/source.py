@@ -161,28 +161,34 @@ def _crc32(crc: int) -> str:
 class StreamSource:
     """A file object that can be read once; a part at a time is in memory."""
 
-    def __init__(self, file: IO[Any], first: bytes) -> None:
+    def __init__(self, file: IO[Any]) -> None:
         self._file = file
-        self._waiting = first
+        self._waiting = b""
         self._sha256 = hashlib.sha256()
         self.size = 0
 
     def next_part(self, part_bytes: int) -> bytes:
         """The next part; b'' at the end."""
-        while len(self._waiting) < part_bytes:
-            piece = self._file.read(part_bytes - len(self._waiting))
-            if not piece:
-                break
-            self._waiting += piece.encode() if isinstance(piece, str) else piece
+        self._fill(part_bytes)
         part, self._waiting = self._waiting[:part_bytes], self._waiting[part_bytes:]
         self._sha256.update(part)
         self.size += len(part)
         return part
 
+    def is_shorter_than(self, size: int) -> bool:
+        """Whether it ends before so many bytes; reads them."""
+        self._fill(size)
+        return len(self._waiting) < size
+
     @property
     def sha256(self) -> str:
-        """Of what was read so far, hexadecimal."""
+        """Of what was taken so far, hexadecimal."""
         return self._sha256.hexdigest()
+
+    def _fill(self, size: int) -> None:
+        # A pipe gives what it has: only nothing is the end.
+        while len(self._waiting) < size and (piece := self._file.read(size - len(self._waiting))):
+            self._waiting += piece.encode() if isinstance(piece, str) else piece
 
 
 class _Opened:

@@ -32,7 +32,8 @@ OPEN_FILES: Final = 128
 """Descriptors held for files that wait; beyond it a file is opened when its turn comes."""
 WAIT_S: Final = 0.1
 MAX_TRIES: Final = 4
-"""Of a file that changes, or is refused, each time it is sent."""
+"""Of a file that changes each time it is sent. One that the store refuses is tried for ever: a signature that is too
+old, or a store whose clock is wrong, is nothing against the file."""
 REJECTED_RETRY_S: Final = 30.0
 """A wrong token or address is mended by people."""
 
@@ -48,6 +49,8 @@ class Uploader:
         self._backoff = Backoff(random.SystemRandom().uniform)
         self._waiting: deque[Item] = deque()
         self._under_way: list[Item] = []
+        self._batch: Batch | None = None
+        self._lock = threading.Lock()
         self._open_files = 0
         self._numbers = itertools.count()
         self._last_ms = 0
@@ -73,12 +76,11 @@ class Uploader:
     def put_stream(self, file: IO[Any], path: str) -> Upload:
         """What a file object holds from here on; what is short is read at once."""
         path = tree.joined(None, path)
-        first = file.read(pending.COPY_BYTES)
-        body = first.encode() if isinstance(first, str) else bytes(first)
-        if len(first) < pending.COPY_BYTES:
-            return self.put_bytes(body, path)
+        source = StreamSource(file)
+        if source.is_shorter_than(pending.COPY_BYTES):
+            return self.put_bytes(source.next_part(pending.COPY_BYTES), path)
         handle = Upload(path, 1)
-        self._take([self._item(path, StreamSource(file, body), handle)], handle)
+        self._take([self._item(path, source, handle)], handle)
         return handle
 
     def put_bytes(self, body: bytes, path: str) -> Upload:
@@ -104,18 +106,24 @@ class Uploader:
         moved = -1
         while any(not handle.done for handle in self.handles):
             now, progress = time.monotonic(), self._moved()
-            if progress != moved:
+            if progress != moved or self._completing:
                 moved, moved_at = progress, now
             if now - started >= timeout_s or now - moved_at >= still_s:
                 break
-            next(handle for handle in self.handles if not handle.done).wait(min(WAIT_S, timeout_s))
+            for handle in [one for one in self.handles if not one.done][:1]:
+                handle.wait(min(WAIT_S, timeout_s))
             bar.show(sum(one.bytes_sent for one in self.handles), sum(one.bytes_total for one in self.handles))
         bar.close()
         return all(handle.state == "stored" for handle in self.handles)
 
     def _moved(self) -> int:
         """Grows as long as something is done."""
-        return sum(one.bytes_sent + one.bytes_total + one.files - one.files_left for one in self.handles)
+        return sum(one.bytes_sent + one.bytes_hashed + one.files - one.files_left for one in self.handles)
+
+    @property
+    def _completing(self) -> bool:
+        """Whether the server is joining parts, which for a large file takes it as long as reading it does."""
+        return self._batch is not None and self._batch.completing
 
     def left(self) -> tuple[str, ...]:
         """Paths that are neither stored nor failed."""
@@ -225,11 +233,13 @@ class Uploader:
         return descriptor
 
     def _take(self, items: Sequence[Item], handle: Upload) -> None:
-        self.handles = [one for one in self.handles if one.state != "stored"] + [handle]
-        self._waiting.extend(items)
-        if items and self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="stepstream-artifacts", daemon=True)
-            self._thread.start()
+        # Threads may log files at once: a handle that was lost between two of them would not be waited for.
+        with self._lock:
+            self.handles = [one for one in self.handles if one.state != "stored"] + [handle]
+            self._waiting.extend(items)
+            if items and self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="stepstream-artifacts", daemon=True)
+                self._thread.start()
         self.hurry()
 
     def _run(self) -> None:
@@ -254,7 +264,7 @@ class Uploader:
     async def _send_some(self, remote: Remote) -> None:
         while self._waiting and len(self._under_way) < BATCH_FILES:
             self._under_way.append(self._waiting.popleft())
-        batch = Batch(remote, self._run_id, self._rank)
+        batch = self._batch = Batch(remote, self._run_id, self._rank)
         pause_s = 0.0
         try:
             await batch.send(self._under_way)
@@ -272,13 +282,22 @@ class Uploader:
                 f"artifacts are not taken ({error}); check STEPSTREAM_TRACKING_URI and STEPSTREAM_TOKEN",
             )
         self._settle(batch)
+        if batch.refused:
+            item, reason = batch.refused[0]
+            pause_s = max(pause_s, self._backoff.failed())
+            self._notices.once(
+                "artifacts refused", f"the store does not take {item.path} ({reason}); it is tried again"
+            )
         await self._pause(pause_s)
 
     def _settle(self, batch: Batch) -> None:
         for item in batch.stored:
             self._ended(item, None)
-        for item, reason in batch.failed:
+        for item, reason in [*batch.failed, *batch.unreadable]:
             self._ended(item, reason)
+        for item, reason in batch.refused:
+            if isinstance(item.source, StreamSource):
+                self._ended(item, reason)
         for item, reason in batch.again:
             item.tries += 1
             if item.tries >= MAX_TRIES or isinstance(item.source, StreamSource):
