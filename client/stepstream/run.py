@@ -55,9 +55,10 @@ class Run(RunArtifacts):
     def __init__(
         self, *, run_id: str, run_name: str | None, rank: int | None, attempt: Attempt, settings: settings.Settings
     ) -> None:
+        self._notices = Notices()
         self.run_id = run_id
         """32 hex digits."""
-        self.name = run_name or run_name_of(run_id)
+        self.name = self._name(run_name) if run_name else run_name_of(run_id)
         self.experiment = settings.experiment
         self.rank = rank
         self.attempt = attempt
@@ -66,7 +67,6 @@ class Run(RunArtifacts):
         """As this process has said it."""
         self._start_time_ms = time.time_ns() // 1_000_000
         self._info: OpenRunInfo | None = None
-        self._notices = Notices()
         self._is_child = False
         self._finished: FinishReport | None = None
         self._finish_lock = threading.RLock()
@@ -90,6 +90,13 @@ class Run(RunArtifacts):
         self._buffer = Buffer(self._settings.buffer_bytes, wake_bytes, self._wake)
         self._every_call = self._settings.spool_interval_s == 0
 
+    def _name(self, said: object) -> str:
+        """A name as every frame can carry it: one that cannot be stored must not end what it only names."""
+        name = clean(said)[: limits.MAX_NAME_CHARS]
+        if name != str(said):
+            self._notices.once("name", f"a name cannot be stored as it is, and was changed to {name[:80]!r}")
+        return name
+
     def _launch(self) -> None:
         self._asleep = False
         if not self._every_call:
@@ -110,7 +117,7 @@ class Run(RunArtifacts):
                 experiment=self.experiment,
                 run_name=self.name,
                 # Not from the system's directory of users: where that is slow, the spool would wait for it.
-                user=(os.environ.get("USER") or os.environ.get("LOGNAME") or "")[: limits.MAX_NAME_CHARS],
+                user=self._name(os.environ.get("USER") or os.environ.get("LOGNAME") or ""),
                 start_time_ms=self._start_time_ms,
             )
             pipeline = Pipeline(identity=writer, settings=self._settings, buffer=self._buffer, notices=self._notices)

@@ -64,7 +64,7 @@ def start_run(
     run = Run(
         run_id=job.run_id or os.urandom(16).hex(),
         run_name=run_name,
-        rank=job.rank if rank is None else rank,
+        rank=job.rank if rank is None else identity.given_rank(rank),
         attempt=job.attempt,
         settings=loaded,
     )
