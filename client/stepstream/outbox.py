@@ -44,6 +44,9 @@ class Outbox:
         """Called after each put, from the thread that put."""
         self.points_dropped = 0
         self.points_acknowledged = 0
+        self.frames_lost = 0
+        self.points_lost = 0
+        """In frames that were taken, and that the spool no longer has."""
         self.frames_sealed = 0
 
     def put(self, sealed: Sealed) -> bool:
@@ -100,10 +103,18 @@ class Outbox:
                         self._spool.remove(number)
             self._changed.notify_all()
 
+    def lose(self, frames: Iterable[Pending]) -> None:
+        """The spool has not kept these, and nobody has delivered them."""
+        for pending in frames:
+            self.frames_lost += 1
+            self.points_lost += pending.points
+            self.settle([pending])
+
     def wait(self, seq: int, timeout_s: float) -> bool:
-        """Until every frame up to number `seq` is settled; False when that takes longer."""
+        """Until every frame up to number `seq` is settled; False when that takes longer, or when a frame was lost."""
         with self._changed:
-            return self._changed.wait_for(lambda: next(iter(self._unsettled), seq + 1) > seq, timeout_s)
+            settled = self._changed.wait_for(lambda: next(iter(self._unsettled), seq + 1) > seq, timeout_s)
+            return settled and not self.frames_lost
 
     def lowest_seq(self) -> int | None:
         """The lowest number that is not settled."""

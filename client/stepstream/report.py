@@ -24,7 +24,7 @@ class Stats:
     points_dropped: int
     """Lost: the buffer or the spool was full."""
     points_refused: int
-    """Lost: the server will not take them, or the spool was damaged."""
+    """Lost: the server will not take them, or the spool was damaged or removed."""
     bad_values: int
     """Never logged: not a number, or a key that cannot be stored."""
     param_conflicts: int

@@ -264,7 +264,7 @@ class Run(RunArtifacts):
         return Stats(
             points_acknowledged=pipeline.outbox.points_acknowledged if pipeline else 0,
             points_dropped=self._points_dropped + (pipeline.outbox.points_dropped if pipeline else 0),
-            points_refused=sender.points_refused if sender else 0,
+            points_refused=(sender.points_refused if sender else 0) + (pipeline.outbox.points_lost if pipeline else 0),
             bad_values=self._bad_values + (pipeline.sealer.bad_values if pipeline else 0),
             param_conflicts=sender.param_conflicts if sender else 0,
             frames_sealed=pipeline.outbox.frames_sealed if pipeline else 0,
