@@ -71,7 +71,7 @@ class Sender:
             with contextlib.suppress(RuntimeError):  # the loop closed in between
                 loop.call_soon_threadsafe(self._hurry)
 
-    def stop(self, timeout_s: float = 5.0) -> None:
+    def stop(self, timeout_s: float) -> None:
         """End the thread; requests under way are cancelled, their frames stay unsettled."""
         self._stopping = True
         self.notify()
@@ -88,6 +88,8 @@ class Sender:
             asyncio.run(self._main())
         except Exception as error:  # noqa: BLE001 - a thread's last words; frames stay in the spool
             self._notices.once("sender", f"the sender ended: {error!r}; frames stay in {self._outbox.directory}")
+        finally:
+            self._outbox.stop_reading()
 
     async def _main(self) -> None:
         self._event = asyncio.Event()
@@ -166,9 +168,12 @@ class Sender:
         except Rejected as error:
             self._rejected(request, error)
             return False
-        except BaseException:
-            # Cancelled, or a defect: the frames are not lost, they go back to be sent again.
+        except Exception as error:  # noqa: BLE001 - a defect, of ours or below us, that must not be kept a secret
             self._delivery.failed(request, time.monotonic(), least_s=REJECTED_RETRY_S)
+            self._notices.once("defect", f"frames could not be sent ({error!r}); they are tried again")
+            return False
+        except BaseException:
+            self._delivery.failed(request, time.monotonic())
             raise
         finally:
             if self._event is not None:

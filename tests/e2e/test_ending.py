@@ -1,12 +1,17 @@
 """How runs begin badly, and how they end: what is left is counted, said, and lies where the report says."""
 
+import os
+import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import stepstream
-from stepstream.run import Run
+from stepstream.report import FinishReport
+from stepstream.run import CLOSE_S, Run
 from stepstream.spool import adoption
 from stepstream.spool.segment import read_entries, read_header
 from stepstream_schema import frame as wire
@@ -54,3 +59,157 @@ def test_a_run_lives_whatever_its_name_and_its_user_are(start, tmp_path, caplog,
     assert (said.name, said.user) == (run.name, "caf?")
     assert run.name == "train\ufffd?.py"
     assert caplog.text.count("a name cannot be stored as it is") == 1
+
+
+class OnDevice:
+    """A scalar of a device that hangs: JAX's, as far as the client looks."""
+
+    __module__ = "jax.hanging"
+    size, shape = 1, ()
+
+    def __init__(self, hang: threading.Event, *, says_ready: bool = False) -> None:
+        self.hang = hang
+        self.says_ready = says_ready
+
+    def is_ready(self) -> bool:
+        return self.says_ready or self.hang.is_set()
+
+    def item(self) -> float:
+        self.hang.wait(60)
+        return 4.0
+
+
+@pytest.fixture
+def hang() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def finished(run: Run, timeout: float) -> FinishReport:
+    began = time.monotonic()
+    report = run.finish(timeout=timeout)
+    assert time.monotonic() - began < timeout + CLOSE_S + 1
+    return report
+
+
+@pytest.mark.parametrize("says_ready", [False, True])
+def test_a_device_that_hangs_keeps_nothing_but_its_own_values(start, tmp_path, caplog, hang, says_ready):
+    run = start()
+    run.log({"loss": 1.0}, step=0)
+    run.log({"late": OnDevice(hang, says_ready=says_ready)}, step=1)
+    report = finished(run, 0.5)
+    assert (report.delivered, report.points_left, report.points_lost) == (False, 1, 1)
+    assert points(tmp_path / "spool") == 1
+    assert "1 points are lost" in caplog.text
+    if not says_ready:
+        assert statuses(tmp_path / "spool") == ["FINISHED"]
+        assert run.stats.points_dropped == 1
+        assert "still on their device" in caplog.text
+
+
+def test_values_beside_one_that_is_late_are_kept(start, tmp_path, hang):
+    run = start()
+    run.log({"late": OnDevice(hang), "lr": 0.1}, step=1)
+    assert finished(run, 0.2).points_lost == 1
+    assert points(tmp_path / "spool") == 1
+
+
+def test_flush_waits_for_the_device_no_longer_than_it_is_told(start, hang):
+    run = start()
+    run.log({"late": OnDevice(hang)}, step=1)
+    began = time.monotonic()
+    assert not run.flush(0.3)
+    assert time.monotonic() - began < 2
+    hang.set()
+    assert finished(run, 0.5).points_left == 1
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end(start, monkeypatch, hang):
+    run = start()
+    run.log_param("lr", 1)
+    assert not run.flush(0.5)
+    write = os.write
+
+    def stuck(descriptor: int, data: bytes) -> int:
+        hang.wait(60)
+        return write(descriptor, data)
+
+    monkeypatch.setattr("stepstream.spool.writer.os.write", stuck)
+    run.log({"loss": 1.0}, step=0)
+    report = finished(run, 0.5)
+    assert (report.delivered, report.points_lost) == (False, 1)
+    assert run.lag.points_buffered == 1
+
+
+def test_a_run_that_ends_before_it_could_open_still_leaves_all_to_the_spool(start, tmp_path):
+    run = start()
+    run.log({"loss": 1.0}, step=0)
+    report = finished(run, 0.0)
+    assert (report.points_left, report.points_lost) == (1, 0)
+    assert points(tmp_path / "spool") == 1
+    assert statuses(tmp_path / "spool") == ["FINISHED"]
+
+
+def test_points_of_a_run_that_could_not_open_are_said_to_be_lost(start, monkeypatch, caplog):
+    monkeypatch.setattr("stepstream.run.Run._launch", lambda run: run._ready.set())
+    run = start()
+    run.log({"loss": 1.0}, step=0)
+    report = finished(run, 0.1)
+    assert (report.delivered, report.points_left, report.points_lost) == (False, 0, 1)
+    assert run.stats.points_dropped == 1
+    assert "they lie in" not in caplog.text
+
+
+def test_points_that_only_memory_had_are_said_to_be_lost(start, tmp_path, caplog):
+    (tmp_path / "spool").write_text("where a directory should be")
+    run = start()
+    run.log({"loss": 1.0}, step=0)
+    report = finished(run, 0.5)
+    assert (report.delivered, report.points_left, report.points_lost) == (False, 0, 1)
+    assert "they lie in" not in caplog.text
+
+
+def test_a_spool_that_is_gone_at_the_end_is_said_to_be_lost(start, tmp_path, caplog):
+    run = start()
+    run.log({"loss": 1.0}, step=0)
+    assert not run.flush(0.5)
+    shutil.rmtree(tmp_path / "spool")
+    report = finished(run, 0.2)
+    assert (report.delivered, report.points_lost) == (False, 1)
+
+
+def test_what_other_threads_log_while_the_run_ends_is_stored_or_counted(start, tmp_path):
+    run = start()
+    logged = [0, 0, 0]
+    stop = threading.Event()
+
+    def log(number: int) -> None:
+        while not stop.is_set():
+            run.log({"loss": 1.0}, step=logged[number])
+            logged[number] += 1
+            time.sleep(0.0001)
+
+    threads = [threading.Thread(target=log, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    report = finished(run, 0.5)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    stats = run.stats
+    assert stats.points_dropped > 0
+    assert report.points_left == points(tmp_path / "spool")
+    assert report.points_left + stats.points_dropped == sum(logged)
+
+
+def test_a_full_buffer_has_room_for_the_end_of_the_run(start, tmp_path, monkeypatch):
+    launch = Run._launch
+    monkeypatch.setattr("stepstream.run.Run._launch", lambda run: None)
+    run = start(buffer_bytes=2**16)
+    while not run.stats.points_dropped:
+        run.log({"loss": 1.0})
+    threading.Timer(0.2, launch, (run,)).start()
+    finished(run, 1.0)
+    assert statuses(tmp_path / "spool") == ["FINISHED"]

@@ -88,7 +88,7 @@ def writer(tmp_path: Path) -> Iterator[Callable[..., Writer]]:
 
     yield make
     for one in made:
-        one.sender.stop()
+        one.sender.stop(5.0)
         one.outbox.close()
 
 
@@ -195,7 +195,7 @@ def test_a_frame_that_a_proxy_finds_too_large_stays_in_the_spool(writer, caplog)
         subject.sender.start()
         subject.until(lambda: "too large" in caplog.text and len(times) >= 3)
         assert not subject.delivers(2, 0.2)
-        subject.sender.stop()
+        subject.sender.stop(5.0)
     assert subject.outbox.unsettled.frames == 2
     assert subject.sender.points_refused == 0
     assert subject.segment(1).exists()
@@ -216,7 +216,7 @@ def test_a_gap_that_cannot_be_filled_sends_no_settled_frame_again(writer):
         subject.sender.start()
         assert subject.delivers(2)
         time.sleep(0.3)
-        subject.sender.stop()
+        subject.sender.stop(5.0)
     assert subject.outbox.points_acknowledged == 2 * POINTS
     assert len(times) == 3
 
@@ -230,5 +230,5 @@ def test_retry_after_is_obeyed_though_somebody_waits(writer):
             subject.sender.hurry()
             time.sleep(0.05)
         assert subject.delivers(1)
-        subject.sender.stop()
+        subject.sender.stop(5.0)
     assert times[1] - times[0] >= 1.0

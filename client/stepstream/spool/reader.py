@@ -32,6 +32,16 @@ class SpoolReader:
             self._forget(place.number)
             raise
 
+    def has(self, number: int) -> bool:
+        """Whether a segment lies in the directory, in whatever hands; True where that cannot be told."""
+        try:
+            os.close(self._open(number))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def close(self) -> None:
         """Close the files."""
         for descriptor in self._descriptors.values():
