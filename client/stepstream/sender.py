@@ -16,7 +16,7 @@ from stepstream.notices import Notices
 from stepstream.outbox import Outbox
 from stepstream.settings import Settings
 from stepstream.tombstone import tombstones
-from stepstream.transport import Answer, Rejected, Transport, Unavailable
+from stepstream.transport import Answer, BlockingLoop, Rejected, Transport, Unavailable
 from stepstream_schema.attempt import Attempt
 
 REJECTED_RETRY_S: Final = 30.0
@@ -85,7 +85,8 @@ class Sender:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=BlockingLoop) as runner:
+                runner.run(self._main())
         except Exception as error:  # noqa: BLE001 - a thread's last words; frames stay in the spool
             self._notices.once("sender", f"the sender ended: {error!r}; frames stay in {self._outbox.directory}")
         finally:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from stepstream.spool import adoption
 from stepstream.spool.segment import read_entries, read_header
 from stepstream_schema import frame as wire
 from stepstream_schema.records import Matrix, Ragged, Record, Start, Status
+from tests.e2e import stored
 from tests.servers import free_port
 
 
@@ -213,3 +216,24 @@ def test_a_full_buffer_has_room_for_the_end_of_the_run(start, tmp_path, monkeypa
     threading.Timer(0.2, launch, (run,)).start()
     finished(run, 1.0)
     assert statuses(tmp_path / "spool") == ["FINISHED"]
+
+
+ENDINGS = {
+    "it just ends": ("", "FINISHED"),
+    "it raises": ("raise ValueError", "FAILED"),
+}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+async def test_a_script_that_never_says_finish_is_delivered_when_it_ends(server_factory, tmp_path, how):
+    server = server_factory()
+    line, status = ENDINGS[how]
+    script = f"import sys, stepstream\nrun = stepstream.start_run()\nprint(run.run_id)\nrun.log({{'a': 1.0}})\n{line}\n"
+    environ = os.environ | {"STEPSTREAM_TRACKING_URI": server.url, "STEPSTREAM_SPOOL_DIR": str(tmp_path / "spool")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert "stepstream:" not in done.stderr
+    sql = "SELECT status FROM runs WHERE run_id = $1::text::uuid"
+    assert [row["status"] for row in await stored.fetch(server.database_url, sql, done.stdout.strip())] == [status]
+    assert await stored.count(server.database_url, done.stdout.strip()) == 1
+    assert list((tmp_path / "spool").iterdir()) == []
