@@ -431,7 +431,7 @@ class Run(RunArtifacts):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None or (isinstance(error, SystemExit) and not lifecycle.is_failure(error.code)):
             self.finish("FINISHED")
         else:
             self.finish("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")

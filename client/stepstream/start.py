@@ -11,6 +11,7 @@ from typing import Final
 
 from stepstream import active, identity, place, process, settings
 from stepstream.run import Run
+from stepstream_schema.attempt import Attempt
 
 LOGGER: Final = logging.getLogger("stepstream")
 PARENT_TAG: Final = "mlflow.parentRunId"
@@ -69,8 +70,8 @@ def start_run(
         settings=loaded,
     )
     active.opened(run)
-    if identity.given(os.environ, run_id):
-        # It may have ended before: it goes on.
+    if identity.given(os.environ, run_id) or job.attempt > Attempt():
+        # It may have ended before, in another life or by the attempt that was restarted: it goes on.
         run.resume(time.time_ns() // 1_000_000)
     if log_system_metrics:
         LOGGER.warning("stepstream: log_system_metrics: system metrics are not collected; everything else is logged")

@@ -221,6 +221,8 @@ def test_a_full_buffer_has_room_for_the_end_of_the_run(start, tmp_path, monkeypa
 ENDINGS = {
     "it just ends": ("", "FINISHED"),
     "it raises": ("raise ValueError", "FAILED"),
+    "it exits with 3": ("sys.exit(3)", "FAILED"),
+    "it exits with 0": ("sys.exit(0)", "FINISHED"),
 }
 
 
@@ -237,3 +239,46 @@ async def test_a_script_that_never_says_finish_is_delivered_when_it_ends(server_
     assert [row["status"] for row in await stored.fetch(server.database_url, sql, done.stdout.strip())] == [status]
     assert await stored.count(server.database_url, done.stdout.strip()) == 1
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+EXITS = """
+import pickle, sys, threading, stepstream
+run = stepstream.start_run(tracking_uri="http://127.0.0.1:9", finish_timeout=0.2)
+run.log({"a": 1.0})
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "status"),
+    [
+        ("sys.exit(3)", 3, "FAILED"),
+        ("sys.exit()", 0, "FINISHED"),
+        ("sys.exit('no data')", 1, "FAILED"),
+        ("try: sys.exit(3)\nexcept SystemExit as error: assert error.code == 3", 0, "FINISHED"),
+        ("try: sys.exit(3)\nexcept SystemExit as error: error.code = 0; raise", 0, "FINISHED"),
+        ("try: sys.exit(3)\nfinally: print('late')", 3, "FAILED"),
+        ("try: sys.exit(3)\nexcept SystemExit as error: raise pickle.loads(pickle.dumps(error))", 3, "FINISHED"),
+        ("thread = threading.Thread(target=sys.exit, args=(3,)); thread.start(); thread.join()", 0, "FINISHED"),
+        ("with run: raise SystemExit(3)", 3, "FAILED"),
+        ("with run: raise SystemExit(0)", 0, "FINISHED"),
+    ],
+)
+def test_the_code_that_a_script_exits_with_is_how_its_run_ended(tmp_path, line, code, status):
+    environ = os.environ | {"STEPSTREAM_SPOOL_DIR": str(tmp_path), "STEPSTREAM_SPOOL_MIN_FREE_BYTES": "0"}
+    command = [sys.executable, "-c", EXITS + line]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert ("no data" in done.stderr) == ("no data" in line)
+    assert statuses(tmp_path) == [status]
+
+
+@pytest.mark.parametrize("count", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT", "STEPSTREAM_RESUME"])
+@pytest.mark.parametrize("times", [0, 1])
+def test_an_attempt_that_follows_another_says_that_the_run_goes_on(start, tmp_path, monkeypatch, count, times):
+    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, count: times}.items():
+        monkeypatch.setenv(name, str(value))
+    run = start()
+    run.log({"loss": 1.0}, step=0)
+    run.finish("FAILED", timeout=0.2)
+    assert statuses(tmp_path / "spool") == ["RUNNING", "FAILED"][1 - times :]
