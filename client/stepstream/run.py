@@ -43,6 +43,9 @@ DESCRIBE_S: Final = 2.0
 CLOSE_S: Final = 5.0
 """finish() may take so much longer than its limit: what is left goes to the spool, and threads end."""
 
+_REMOVED: Final = object()
+"""The value of a tag that is removed."""
+
 # Senders of the parent process, kept alive in forked children: collecting their sockets would take them out of the
 # epoll set that the child shares with its parent.
 _ABANDONED: list[object] = []
@@ -191,7 +194,12 @@ class Run(RunArtifacts):
 
     def log_metric(self, key: str, value: Any, step: int | None = None, timestamp: int | None = None) -> None:
         """Log one value, now or at `timestamp`, in ms since the epoch."""
-        self.log_metrics({key: value}, step, timestamp)
+        try:
+            metrics = {key: value}
+        except Exception as error:  # noqa: BLE001 - the law of this class
+            self._bad(error)
+        else:
+            self.log_metrics(metrics, step, timestamp)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, timestamp: int | None = None) -> None:
         """The same as `log`, now or at `timestamp`, in ms since the epoch."""
@@ -206,16 +214,16 @@ class Run(RunArtifacts):
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log parameters."""
-        for key, value in dict(params).items():
+        for key, value in self._pairs(params):
             self.log_param(key, value)
 
     def set_tag(self, key: str, value: object) -> None:
         """Set a tag; the last value stays."""
-        self._note("tag", key, str(value), limits.MAX_TAG_VALUE_CHARS)
+        self._note("tag", key, value, limits.MAX_TAG_VALUE_CHARS)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
-        for key, value in dict(tags).items():
+        for key, value in self._pairs(tags):
             self.set_tag(key, value)
 
     def resume(self, time_ms: int) -> None:
@@ -228,7 +236,7 @@ class Run(RunArtifacts):
 
     def delete_tag(self, key: str) -> None:
         """Remove a tag."""
-        self._note("tag", key, None, limits.MAX_TAG_VALUE_CHARS)
+        self._note("tag", key, _REMOVED, limits.MAX_TAG_VALUE_CHARS)
 
     def log_input(self, dataset: Any, context: str | None = None, tags: Mapping[str, object] | None = None) -> None:
         """Say that the run reads a dataset, of `stepstream.data` or of MLflow's, or a mapping with name and digest."""
@@ -475,16 +483,25 @@ class Run(RunArtifacts):
             try:
                 captured[key] = value if type(value) in IMMEDIATE else capture(value)
             except BadValue as error:
-                self._bad(BadValue(f"{str(key)[:40]!r}: {error}"))
+                self._bad(BadValue(f"{key[:40]!r}: {error}" if isinstance(key, str) else key_problem(key)))
+            except Exception as error:  # noqa: BLE001 - whatever a foreign type raises, the values beside it live
+                self._bad(error)
         if not captured:
             return True
         if any(isinstance(value, Deferred) for value in captured.values()):
             return self._buffer.push_deferred(captured, step, at_ns)
         return self._buffer.push(captured, step, at_ns)  # type: ignore[arg-type]
 
+    def _pairs(self, said: object) -> list[tuple[str, object]]:
+        try:
+            return list(dict(said).items())  # type: ignore[call-overload]
+        except Exception as error:  # noqa: BLE001 - the law of this class
+            self._bad(error)
+            return []
+
     def _note(self, kind: str, key: str, value: object, most_chars: int) -> None:
         try:
-            text = None if value is None and kind == "tag" else clean(value)
+            text = None if value is _REMOVED else clean(value)
             if text is not None and len(text) > most_chars:
                 self._notices.once(f"{kind} cut", f"the value of {kind} {key!r} was cut to {most_chars} characters")
                 text = text[:most_chars]
@@ -507,7 +524,11 @@ class Run(RunArtifacts):
 
     def _bad(self, error: Exception) -> None:
         self._bad_values += 1
-        self._notices.once("bad value", f"a value was not logged ({error}); further ones are counted in run.stats")
+        try:
+            problem = str(error)
+        except Exception:  # noqa: BLE001 - an error of a user's own type may have nothing to say
+            problem = type(error).__name__
+        self._notices.once("bad value", f"a value was not logged ({problem}); further ones are counted in run.stats")
 
     def _drop(self, points: int) -> None:
         self._points_dropped += points

@@ -17,7 +17,7 @@ from stepstream.run import CLOSE_S, Run
 from stepstream.spool import adoption
 from stepstream.spool.segment import read_entries, read_header
 from stepstream_schema import frame as wire
-from stepstream_schema.records import Matrix, Ragged, Record, Start, Status
+from stepstream_schema.records import Matrix, Ragged, Record, Start, Status, Tags
 from tests.e2e import stored
 from tests.servers import free_port
 
@@ -282,3 +282,54 @@ def test_an_attempt_that_follows_another_says_that_the_run_goes_on(start, tmp_pa
     run.log({"loss": 1.0}, step=0)
     run.finish("FAILED", timeout=0.2)
     assert statuses(tmp_path / "spool") == ["RUNNING", "FAILED"][1 - times :]
+
+
+class Contrary:
+    """Has nothing to say, and raises what has nothing to say either."""
+
+    class Error(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("nothing")
+
+    def __str__(self) -> str:
+        raise self.Error
+
+    __float__ = __repr__ = __hash__ = __str__
+
+
+def test_nothing_that_logs_raises_whatever_it_is_given(start, tmp_path, caplog):
+    run = start()
+    odd = Contrary()
+    for call in (
+        lambda: run.set_tag("k", odd),
+        lambda: run.set_tag(odd, "v"),
+        lambda: run.log_param("k", odd),
+        lambda: run.log_params(None),
+        lambda: run.log_params([1]),
+        lambda: run.set_tags(5),
+        lambda: run.delete_tag(odd),
+        lambda: run.log_metric([], 1.0),
+        lambda: run.log_metric("k", odd),
+        lambda: run.log_metric("k", 1.0, step=odd),
+        lambda: run.log_metric("k", 1.0, timestamp=odd),
+        lambda: run.log_metrics(odd),
+        lambda: run.log({"k": odd, "good": 1.0}, step=0),
+        lambda: run.log({5: "text", "good": 1.0}, step=1),
+        lambda: run.log_input(odd),
+        lambda: run.log_input({"name": "n"}, tags=5),
+    ):
+        before = run.stats.bad_values
+        call()
+        assert run.stats.bad_values == before + 1
+    run.set_tag("none", None)
+    run.delete_tag("gone")
+    run.finish(timeout=0.3)
+    tags = {
+        key: value
+        for record in spooled(tmp_path / "spool")
+        if isinstance(record, Tags)
+        for key, value, _ in record.items
+    }
+    assert (tags["none"], tags["gone"]) == ("None", None)
+    assert points(tmp_path / "spool") == 2
+    assert caplog.text.count("a value was not logged") == 1
