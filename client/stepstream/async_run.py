@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from stepstream import lifecycle
 from stepstream.report import FinishReport, Lag, Stats
 from stepstream.run import Run
 from stepstream.start import start_run
@@ -109,7 +110,7 @@ class AsyncRun:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None or (isinstance(error, SystemExit) and not lifecycle.is_failure(error.code)):
             await self.finish("FINISHED")
         else:
             await self.finish("KILLED" if issubclass(kind, asyncio.CancelledError | KeyboardInterrupt) else "FAILED")

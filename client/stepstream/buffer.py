@@ -16,6 +16,11 @@ VALUE_BYTES: Final = 80
 MAX_DEFERRED_VALUES: Final = 16_384
 """Device scalars that wait for their stream: they hold device memory, so they have a budget of their own."""
 
+NOTE_RESERVE_BYTES: Final = 64 * 2**10
+"""Beyond the bound, for params and tags: points that fill the buffer must not keep them out."""
+STATUS_RESERVE_BYTES: Final = 4 * 2**10
+"""Beyond that, for the few statuses of a run: one that has ended must be able to say so."""
+
 MIN_FAST_ROWS: Final = 64
 """A row of which fewer would fit below the wake-up mark is not worth the fast way: copying it takes longer."""
 
@@ -46,7 +51,7 @@ class Buffer:
 
     Law: what was pushed and returned True is in exactly one Batch, in order. The bound is exact for one thread; threads
     that push at the same instant may each exceed it by one row, since rows are counted without a lock: appending to a
-    deque is atomic, and a lock would cost as much as all the rest of a call.
+    deque is atomic, and a lock would cost as much as all the rest of a call. Notes have a small reserve beyond it.
 
     `Run.log` may append a plain row to `rows` itself while there are fewer than `fast_rows` and it holds no more than
     `fast_values` values. What can come in that way is set aside from the bound as a whole, so that nobody has to add
@@ -55,6 +60,7 @@ class Buffer:
 
     __slots__ = (
         "_calls",
+        "_closed",
         "_deferred",
         "_deferred_values",
         "_fast_allowed",
@@ -77,6 +83,7 @@ class Buffer:
         self._lock = threading.RLock()
         self._calls = itertools.count()
         self._used = 0
+        self._closed = False
         self._deferred_values = 0
         self._deferred: list[DeferredRow] = []
         self._notes: list[Note] = []
@@ -136,15 +143,16 @@ class Buffer:
     def push_note(self, note: Note) -> bool:
         """Take one param, tag or status."""
         size = ROW_BYTES + len(note.key) + len(note.value or "")
+        reserve = NOTE_RESERVE_BYTES + (STATUS_RESERVE_BYTES if note.kind == "status" else 0)
         with self._lock:
-            if self._used + size > self._max_bytes:
+            if self._closed or self._used + size > self._max_bytes + reserve:
                 return False
             self._used += size
             self._notes.append(note)
         return True
 
-    def drain(self, *, wait_for_device: bool = False) -> Batch:
-        """Everything pushed so far; rows whose device has not caught up stay unless `wait_for_device`."""
+    def drain(self) -> Batch:
+        """Everything pushed so far; rows whose device has not caught up stay."""
         with self._lock:
             # As many as there are now, one by one: a row that is appended meanwhile must not be lost by a swap.
             rows = [self.rows.popleft() for _ in range(len(self.rows))]
@@ -152,16 +160,34 @@ class Buffer:
             notes, self._notes = self._notes, []
             self._used = 0
             self._deferred_values = 0
-        if deferred and not wait_for_device:
+        if deferred:
             # Asked once a row: a device that catches up in between must not bring a row out twice, or never.
-            ready = [_is_ready(row) for row in deferred]
-            self._put_back([row for row, is_ready in zip(deferred, ready, strict=True) if not is_ready])
-            deferred = [row for row, is_ready in zip(deferred, ready, strict=True) if is_ready]
+            ready = [is_ready(row) for row in deferred]
+            self._put_back([row for row, now in zip(deferred, ready, strict=True) if not now])
+            deferred = [row for row, now in zip(deferred, ready, strict=True) if now]
         return Batch(rows, deferred, notes)
+
+    def deferred(self) -> list[DeferredRow]:
+        """Rows of which some values were on a device when they were last looked at."""
+        with self._lock:
+            return list(self._deferred)
+
+    def give_up_late(self) -> int:
+        """Forget the values whose device has not caught up, and keep those beside them; how many were forgotten."""
+        with self._lock:
+            deferred, self._deferred = self._deferred, []
+        kept = [
+            (step, at_ns, {key: value for key, value in values.items() if _has(value)})
+            for step, at_ns, values in deferred
+        ]
+        with self._lock:
+            self._deferred = [row for row in kept if row[2]] + self._deferred
+        return sum(len(row[2]) for row in deferred) - sum(len(row[2]) for row in kept)
 
     def close(self) -> None:
         """Refuse everything from now on."""
         with self._lock:
+            self._closed = True
             self._max_bytes = 0
             self.deny_fast()
 
@@ -180,5 +206,10 @@ class Buffer:
                 self._deferred_values += sum(isinstance(value, Deferred) for value in values.values())
 
 
-def _is_ready(row: DeferredRow) -> bool:
-    return all(value.ready() for value in row[2].values() if isinstance(value, Deferred))
+def is_ready(row: DeferredRow) -> bool:
+    """Whether nothing of it is on a device that has not caught up."""
+    return all(map(_has, row[2].values()))
+
+
+def _has(value: "float | Deferred") -> bool:
+    return not isinstance(value, Deferred) or value.ready()

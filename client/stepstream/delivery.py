@@ -47,8 +47,11 @@ class Delivery:
         self._backoff = backoff
         self._fresh: deque[Pending] = deque()
         self._again: list[tuple[int, Pending]] = []
+        self._later: list[tuple[float, int, Pending]] = []
         self._in_flight: set[Request] = set()
         self._not_before = 0.0
+        # What the server asked for: nobody's hurry goes before it.
+        self._told_until = 0.0
         self._request_bytes = MAX_REQUEST_BYTES
 
     def add(self, frame: Pending) -> None:
@@ -58,13 +61,16 @@ class Delivery:
     @property
     def is_idle(self) -> bool:
         """Nothing waits and nothing is in flight."""
-        return not (self._fresh or self._again or self._in_flight)
+        return not (self._fresh or self._again or self._later or self._in_flight)
 
     def due(self, now: float) -> Request | None:
         """The next request, if one may be sent now."""
         width = 1 if self._backoff.failures else MAX_IN_FLIGHT
         if now < self._not_before or len(self._in_flight) >= width:
             return None
+        while self._later and self._later[0][0] <= now:
+            _, seq, frame = heapq.heappop(self._later)
+            heapq.heappush(self._again, (seq, frame))
         frames: list[Pending] = []
         size = 0
         while (head := self._peek()) and len(frames) < MAX_REQUEST_FRAMES:
@@ -82,14 +88,22 @@ class Delivery:
         """Seconds until `due` may have something new; None when only an event can change that."""
         if now < self._not_before and self._peek():
             return self._not_before - now
+        if self._later:
+            return max(0.0, self._later[0][0] - now, self._not_before - now)
         return None
 
-    def without(self, request: Request, gone: Container[Pending]) -> Request:
-        """The same request without frames that are no longer ours to send."""
-        self._in_flight.discard(request)
-        rest = Request(tuple(frame for frame in request.frames if frame not in gone))
-        self._in_flight.add(rest)
-        return rest
+    def apart(self, request: Request, numbers: Container[int]) -> tuple[Request, Request]:
+        """The request without the frames of these numbers, and they as another one; both are in flight."""
+        frames = self._landed(request)
+        rest = Request(tuple(frame for frame in frames if frame.seq not in numbers))
+        others = Request(tuple(frame for frame in frames if frame.seq in numbers))
+        self._in_flight |= {one for one in (rest, others) if one.frames}
+        return rest, others
+
+    def postponed(self, request: Request, until: float) -> None:
+        """These frames cannot be sent before `until`; no other frame waits for them."""
+        for frame in self._landed(request):
+            heapq.heappush(self._later, (until, frame.seq, frame))
 
     def answered(self, request: Request, ahead: Iterable[int], now: float) -> list[Pending]:
         """The server answered: frames that are settled, for good. `ahead` are indices to be sent again."""
@@ -102,28 +116,45 @@ class Delivery:
             self._not_before = max(self._not_before, now + AHEAD_WAIT_S)
         return [frame for index, frame in enumerate(request.frames) if index not in indices]
 
-    def failed(self, request: Request, now: float, retry_after_s: float | None = None) -> float:
-        """Nothing is known of these frames: they are sent again, lowest first. Returns the pause in seconds."""
-        self._in_flight.discard(request)
-        for frame in request.frames:
+    def failed(
+        self, request: Request, now: float, told_s: float | None = None, *, least_s: float | None = None
+    ) -> float:
+        """Nothing is known of these frames: they are sent again, lowest first. Returns the pause in seconds.
+
+        It is not shorter than `told_s`, the server's Retry-After, nor than `least_s`. What goes wrong after an answer
+        sends nothing again.
+        """
+        for frame in self._landed(request):
             heapq.heappush(self._again, (frame.seq, frame))
-        wait = self._backoff.failed(retry_after_s)
+        wait = self._backoff.failed(least_s if told_s is None else told_s)
         self._not_before = max(self._not_before, now + wait)
+        if told_s is not None:
+            self._told_until = max(self._told_until, now + wait)
         return wait
 
-    def too_large(self, request: Request) -> Pending | None:
-        """The way to the server takes no body of this size: halve it. Returns the frame that alone is too large."""
-        self._in_flight.discard(request)
+    def too_large(self, request: Request, until: float) -> Pending | None:
+        """The way to the server takes no body of this size: halve it. A frame that alone is too large waits `until`
+        the way may have been mended, and is returned.
+        """
         if len(request.frames) == 1:
+            self.postponed(request, until)
             return request.frames[0]
         self._request_bytes = max(1, sum(frame.size for frame in request.frames) // 2)
-        for frame in request.frames:
+        for frame in self._landed(request):
             heapq.heappush(self._again, (frame.seq, frame))
         return None
 
     def hurry(self) -> None:
-        """Forget the pause: somebody waits for the end, and one more try costs little."""
-        self._not_before = 0.0
+        """Somebody waits for the end: forget pauses of our own, one more try costs little; the server's are kept."""
+        self._not_before = min(self._not_before, self._told_until)
+        self._later = [(0.0, seq, frame) for _, seq, frame in sorted(self._later, key=lambda entry: entry[1])]
+
+    def _landed(self, request: Request) -> tuple[Pending, ...]:
+        """Its frames, which are no longer in flight; none where they were not."""
+        if request not in self._in_flight:
+            return ()
+        self._in_flight.discard(request)
+        return request.frames
 
     def _peek(self) -> Pending | None:
         if self._again:

@@ -1,7 +1,7 @@
 """Turns what was logged into sealed, numbered frames. Pure: no clock, no threads, no files."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -71,7 +71,7 @@ class Framer:
         """Frames for what was drained from the buffer; a status comes last, after what it follows."""
         statuses = [note for note in notes if note.kind == "status"]
         for record in _note_records(note for note in notes if note.kind != "status"):
-            yield self._frame([record])
+            yield from self._seal_record(record)
         for chunk in _chunks(rows):
             yield from self._seal_rows(chunk)
         for note in statuses:
@@ -82,18 +82,48 @@ class Framer:
         """A frame that says only that the writer lives."""
         return self._frame([Heartbeat(time_ms=time_ms)])
 
-    def _seal_rows(self, rows: list[Row]) -> Iterator[Sealed]:
+    def _seal_record(self, record: Record) -> Iterator[Sealed]:
         try:
-            metrics = self._metrics(rows)
-            if metrics:
-                yield self._frame(metrics)
-        except OverflowError:
-            yield from self._seal_rows(self._representable(rows))
-        except FrameError:
-            # Too wide or too long for one frame: halves, down to half the keys of one row.
-            middle = len(rows) // 2
-            for half in [rows[:middle], rows[middle:]] if middle else _halve_row(rows[0]):
-                yield from self._seal_rows(half)
+            sealed = self._frame([record])
+        except FrameError as error:
+            items = record.items if isinstance(record, Params | Tags) else ()
+            if len(items) < 2:
+                self._lose(1, str(error))
+                return
+            middle = len(items) // 2
+            for half in items[:middle], items[middle:]:
+                yield from self._seal_record(replace(record, items=half))  # type: ignore[arg-type]
+        else:
+            yield sealed
+
+    def _seal_rows(self, rows: list[Row]) -> Iterator[Sealed]:
+        groups = self._valid(_by_keys(rows))
+        if not groups:
+            return
+        try:
+            sealed = self._frame(_metrics(groups))
+        except FrameError as error:
+            yield from self._seal_halves(list(chain.from_iterable(groups.values())), str(error))
+        except Exception as error:  # noqa: BLE001 - whatever a number's own type raises, its neighbours live
+            lost = self.bad_values
+            rows = self._representable(list(chain.from_iterable(groups.values())))
+            found = self.bad_values > lost
+            yield from self._seal_rows(rows) if found else self._seal_halves(rows, type(error).__name__)
+        else:
+            yield sealed
+
+    def _seal_halves(self, rows: list[Row], problem: str) -> Iterator[Sealed]:
+        """Too much for one frame: halves, down to half the keys of one row. A value that fails alone is lost."""
+        middle = len(rows) // 2
+        if not middle and len(rows[0][2]) == 1:
+            self._lose(1, problem)
+            return
+        for half in [rows[:middle], rows[middle:]] if middle else _halve_row(rows[0]):
+            yield from self._seal_rows(half)
+
+    def _lose(self, values: int, problem: str) -> None:
+        self.bad_values += values
+        self.last_problem = problem
 
     def _frame(self, body: list[Record]) -> Sealed:
         records = [self._start, *body] if self._start is not None else body
@@ -111,30 +141,14 @@ class Framer:
         self._start = None
         return Sealed(seq=self._seq, data=data, points=frame.points)
 
-    def _metrics(self, rows: list[Row]) -> list[Record]:
-        groups = self._valid(_by_keys(rows))
-        points = sum(len(keys) * len(group) for keys, group in groups.items())
-        records: list[Record] = []
-        apart: list[Row] = []
-        for keys, group in groups.items():
-            if len(keys) * len(group) * MAX_MATRICES >= points:
-                records.append(_matrix(keys, group))
-            else:
-                apart += group
-        if apart:
-            records.append(_ragged(apart))
-        return records
-
     def _representable(self, rows: list[Row]) -> list[Row]:
         kept: list[Row] = []
         for step, time_ns, values in rows:
-            good = {key: value for key, value in values.items() if _fits_float(value)}
-            fits = -(2**63) <= step < 2**63
-            lost = len(values) - (len(good) if fits else 0)
-            if lost:
-                self.bad_values += lost
-                self.last_problem = "a step must fit int64" if not fits else "an integer exceeds the range of float64"
-            if fits and good:
+            problem = _row_problem(step, time_ns)
+            good = {} if problem else {key: value for key, value in values.items() if _fits_float(value)}
+            if len(good) < len(values):
+                self._lose(len(values) - len(good), problem or "a value is beyond the range of float64")
+            if good:
                 kept.append((step, time_ns, good))
         return kept
 
@@ -148,8 +162,7 @@ class Framer:
                 problems = {key: problem for key in keys if (problem := key_problem(key))}
                 good = tuple(key for key in keys if key not in problems)
                 for problem in problems.values():
-                    self.bad_values += len(group)
-                    self.last_problem = problem
+                    self._lose(len(group), problem)
                 self._remember(good)
             if good:
                 kept = group if good == keys else [(s, t, {k: v[k] for k in good}) for s, t, v in group]
@@ -177,10 +190,33 @@ def _by_keys(rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:
     return groups
 
 
+def _metrics(groups: dict[tuple[str, ...], list[Row]]) -> list[Record]:
+    points = sum(len(keys) * len(group) for keys, group in groups.items())
+    records: list[Record] = []
+    apart: list[Row] = []
+    for keys, group in groups.items():
+        if len(keys) * len(group) * MAX_MATRICES >= points:
+            records.append(_matrix(keys, group))
+        else:
+            apart += group
+    if apart:
+        records.append(_ragged(apart))
+    return records
+
+
+def _row_problem(step: int, time_ns: int) -> str:
+    """Why no value of a row can be stored; empty when they can."""
+    if not -(2**63) <= step < 2**63:
+        return "a step must fit int64"
+    if not -(2**63) <= time_ns < 2**63:
+        return f"a timestamp is ms since the epoch, and {time_ns // 1_000_000} is none: was it in ns?"
+    return ""
+
+
 def _fits_float(value: float) -> bool:
     try:
         float(value)
-    except OverflowError:
+    except Exception:  # noqa: BLE001 - a number of a user's own type may raise whatever it likes
         return False
     return True
 

@@ -1,13 +1,18 @@
 """Which rank of which life of which run this process is, from what its launcher left in the environment. Pure."""
 
 import hashlib
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, SupportsIndex
 
 from stepstream.errors import ConfigurationError, RunIdentityError
 from stepstream.process import ProcessId
 from stepstream_schema.attempt import MAX_COUNT, Attempt
+
+MAX_RANK: Final = 2**31 - 1
+"""What a frame can carry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,17 @@ def given(environ: Mapping[str, str], run_id: str | None) -> str | None:
     return None
 
 
+def given_rank(rank: SupportsIndex) -> int:
+    """The rank that a program says it has. Raises ConfigurationError for one that no frame can carry."""
+    try:
+        number = operator.index(rank)
+    except TypeError:
+        raise ConfigurationError(f"rank must be a whole number, not {rank!r}") from None
+    if not 0 <= number <= MAX_RANK:
+        raise ConfigurationError(f"rank must lie between 0 and {MAX_RANK}, not {number}")
+    return number
+
+
 def _derived(environ: Mapping[str, str], parent: ProcessId, world_size: int, ordinal: int) -> str | None:
     if world_size <= 1:
         return None
@@ -96,17 +112,17 @@ def _in_slurm_step(environ: Mapping[str, str]) -> bool:
 def _rank(environ: Mapping[str, str]) -> int | None:
     for name in ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"):
         if environ.get(name):
-            return _count(environ, name, most=2**31 - 1)
+            return _count(environ, name, most=MAX_RANK)
     if _in_slurm_step(environ):
-        return _count(environ, "SLURM_PROCID", most=2**31 - 1)
+        return _count(environ, "SLURM_PROCID", most=MAX_RANK)
     return None
 
 
 def _local_rank(environ: Mapping[str, str]) -> int | None:
     for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"):
         if environ.get(name):
-            return _count(environ, name, most=2**31 - 1)
-    return _count(environ, "SLURM_LOCALID", most=2**31 - 1) if _in_slurm_step(environ) else None
+            return _count(environ, name, most=MAX_RANK)
+    return _count(environ, "SLURM_LOCALID", most=MAX_RANK) if _in_slurm_step(environ) else None
 
 
 def _world_size(environ: Mapping[str, str]) -> int:

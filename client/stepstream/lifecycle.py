@@ -1,10 +1,16 @@
-"""What happens to open runs when the process forks or ends."""
+"""What happens to open runs when the process forks or ends.
+
+A process has failed when an exception, or sys.exit() with a code other than 0 in the main thread, has reached the top.
+`raise SystemExit(n)`, `exit(n)` and a sys.exit that was imported before the first run cannot be seen from here, and
+os._exit() and signals end a process without asking; `with start_run()` sees the first three.
+"""
 
 import atexit
 import os
 import sys
+import threading
 import weakref
-from typing import Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 
 class Open(Protocol):
@@ -28,6 +34,7 @@ def register(run: Open) -> None:
     if not _hooked:
         _hooked = True
         atexit.register(_exit)
+        _watch_exit()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=_forking, after_in_child=_forked)
 
@@ -44,6 +51,11 @@ def flush_at_multiprocessing_exit() -> None:
         util.Finalize(None, _exit, exitpriority=100)
 
 
+def is_failure(code: object) -> bool:
+    """Whether a process that exits with this has failed, as the interpreter reads it: a text is one, too."""
+    return code != 0 if isinstance(code, int) else code is not None
+
+
 def _forking() -> None:
     for run in list(_OPEN):
         run._before_fork()
@@ -54,8 +66,56 @@ def _forked() -> None:
         run._after_fork_in_child()
 
 
+_CODE: Final[Any] = SystemExit.__dict__["code"]
+
+
+class _Leaving(SystemExit):
+    """What sys.exit raises: as SystemExit in all but this, that it knows when it has reached the top.
+
+    Nobody else can tell: an exit that a script catches is none, and one that it does not leaves no trace in `sys`. Only
+    the interpreter, about to leave, asks for the code with no caller on the stack.
+    """
+
+    left_with: Any = None
+    """The code of the exit that nothing has caught."""
+
+    @property
+    def code(self) -> Any:
+        code = _CODE.__get__(self)
+        try:
+            sys._getframe(1)
+        except ValueError:
+            _Leaving.left_with = code
+        return code
+
+    @code.setter
+    def code(self, code: Any) -> None:
+        _CODE.__set__(self, code)
+
+    def __reduce__(self) -> Any:
+        return SystemExit, self.args
+
+
+_Leaving.__name__ = _Leaving.__qualname__ = "SystemExit"
+_Leaving.__module__ = "builtins"
+
+
+def _watch_exit() -> None:
+    usual = sys.exit
+
+    def exit(status: Any = None, /) -> NoReturn:
+        # Elsewhere it ends a thread, which is told by the exception's very type.
+        if threading.current_thread() is threading.main_thread():
+            raise _Leaving(status)
+        usual(status)
+
+    exit.__doc__ = usual.__doc__
+    sys.exit = exit
+
+
 def _exit() -> None:
     # Set by the interpreter when an exception reached the top; a shell that goes on after one did not fail by it.
-    failed = getattr(sys, "last_type", None) is not None and not hasattr(sys, "ps1")
+    raised = getattr(sys, "last_type", None) is not None and not hasattr(sys, "ps1")
+    failed = raised or is_failure(_Leaving.left_with)
     for run in list(_OPEN):
         run._at_exit(failed=failed)

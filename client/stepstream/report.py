@@ -22,9 +22,9 @@ class Stats:
 
     points_acknowledged: int
     points_dropped: int
-    """Lost: the buffer or the spool was full."""
+    """Lost: the buffer or the spool was full, the run had ended, or a device had not caught up when it did."""
     points_refused: int
-    """Lost: the server will not take them, or the spool was damaged."""
+    """Lost: the server will not take them, or the spool was damaged or removed."""
     bad_values: int
     """Never logged: not a number, or a key that cannot be stored."""
     param_conflicts: int
@@ -38,7 +38,11 @@ class FinishReport:
     delivered: bool
     """Everything logged is durable on the server."""
     frames_left: int
+    """In the spool, without an answer of the server."""
     points_left: int
+    """In these frames."""
+    points_lost: int
+    """That were only in memory when the run ended, or that the spool no longer has."""
     artifacts_left: tuple[str, ...]
     """Paths of artifacts that are not stored yet; they are noted in the spool."""
     spool_dir: Path

@@ -40,6 +40,12 @@ LOAD_TIMEOUT_S: Final = 10.0
 DESCRIBE_S: Final = 2.0
 """How long finish() waits, at most, for what is asked of git; a run that ends at once still says its commit."""
 
+CLOSE_S: Final = 5.0
+"""finish() may take so much longer than its limit: what is left goes to the spool, and threads end."""
+
+_REMOVED: Final = object()
+"""The value of a tag that is removed."""
+
 # Senders of the parent process, kept alive in forked children: collecting their sockets would take them out of the
 # epoll set that the child shares with its parent.
 _ABANDONED: list[object] = []
@@ -55,9 +61,10 @@ class Run(RunArtifacts):
     def __init__(
         self, *, run_id: str, run_name: str | None, rank: int | None, attempt: Attempt, settings: settings.Settings
     ) -> None:
+        self._notices = Notices()
         self.run_id = run_id
         """32 hex digits."""
-        self.name = run_name or run_name_of(run_id)
+        self.name = self._name(run_name) if run_name else run_name_of(run_id)
         self.experiment = settings.experiment
         self.rank = rank
         self.attempt = attempt
@@ -66,7 +73,6 @@ class Run(RunArtifacts):
         """As this process has said it."""
         self._start_time_ms = time.time_ns() // 1_000_000
         self._info: OpenRunInfo | None = None
-        self._notices = Notices()
         self._is_child = False
         self._finished: FinishReport | None = None
         self._finish_lock = threading.RLock()
@@ -84,11 +90,20 @@ class Run(RunArtifacts):
         self._loaded = threading.Event()
         self._described = threading.Event()
         self._asleep = False
+        self._ending = False
+        self._gate = threading.Lock()
         self._points_dropped = 0
         self._bad_values = 0
         wake_bytes = min(WAKE_BYTES, self._settings.buffer_bytes // 4)
         self._buffer = Buffer(self._settings.buffer_bytes, wake_bytes, self._wake)
         self._every_call = self._settings.spool_interval_s == 0
+
+    def _name(self, said: object) -> str:
+        """A name as every frame can carry it: one that cannot be stored must not end what it only names."""
+        name = clean(said)[: limits.MAX_NAME_CHARS]
+        if name != str(said):
+            self._notices.once("name", f"a name cannot be stored as it is, and was changed to {name[:80]!r}")
+        return name
 
     def _launch(self) -> None:
         self._asleep = False
@@ -110,12 +125,15 @@ class Run(RunArtifacts):
                 experiment=self.experiment,
                 run_name=self.name,
                 # Not from the system's directory of users: where that is slow, the spool would wait for it.
-                user=(os.environ.get("USER") or os.environ.get("LOGNAME") or "")[: limits.MAX_NAME_CHARS],
+                user=self._name(os.environ.get("USER") or os.environ.get("LOGNAME") or ""),
                 start_time_ms=self._start_time_ms,
             )
             pipeline = Pipeline(identity=writer, settings=self._settings, buffer=self._buffer, notices=self._notices)
-            pipeline.sealer.start()
-            self._pipeline = pipeline
+            with self._gate:
+                if self._finished is not None:
+                    return
+                pipeline.sealer.start()
+                self._pipeline = pipeline
             self._ready.set()
             # The client of HTTP is loaded last: the spool must not wait for it.
             from stepstream.sender import Sender
@@ -128,8 +146,11 @@ class Run(RunArtifacts):
                 writer=self.writer,
                 adopt=not self._is_child,
             )
-            self._sender = sender
-            sender.start()
+            with self._gate:
+                if self._finished is not None:
+                    return
+                sender.start()
+                self._sender = sender
             # Everything is imported: from here on a fork need not wait, however long git may take.
             self._loaded.set()
             self._describe(code_version.tags)
@@ -143,7 +164,9 @@ class Run(RunArtifacts):
     def _describe(self, describe: Callable[[], Mapping[str, str]]) -> None:
         # The ranks of a job run one script: one of them says which.
         if not self._is_child and self.rank in (None, 0):
-            self.set_tags(describe())
+            tags = describe()
+            if not self._ending:
+                self.set_tags(tags)
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log values that belong together, at `step`; without one, calls are counted from 0.
@@ -171,7 +194,12 @@ class Run(RunArtifacts):
 
     def log_metric(self, key: str, value: Any, step: int | None = None, timestamp: int | None = None) -> None:
         """Log one value, now or at `timestamp`, in ms since the epoch."""
-        self.log_metrics({key: value}, step, timestamp)
+        try:
+            metrics = {key: value}
+        except Exception as error:  # noqa: BLE001 - the law of this class
+            self._bad(error)
+        else:
+            self.log_metrics(metrics, step, timestamp)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, timestamp: int | None = None) -> None:
         """The same as `log`, now or at `timestamp`, in ms since the epoch."""
@@ -186,16 +214,16 @@ class Run(RunArtifacts):
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log parameters."""
-        for key, value in dict(params).items():
+        for key, value in self._pairs(params):
             self.log_param(key, value)
 
     def set_tag(self, key: str, value: object) -> None:
         """Set a tag; the last value stays."""
-        self._note("tag", key, str(value), limits.MAX_TAG_VALUE_CHARS)
+        self._note("tag", key, value, limits.MAX_TAG_VALUE_CHARS)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
-        for key, value in dict(tags).items():
+        for key, value in self._pairs(tags):
             self.set_tag(key, value)
 
     def resume(self, time_ms: int) -> None:
@@ -208,7 +236,7 @@ class Run(RunArtifacts):
 
     def delete_tag(self, key: str) -> None:
         """Remove a tag."""
-        self._note("tag", key, None, limits.MAX_TAG_VALUE_CHARS)
+        self._note("tag", key, _REMOVED, limits.MAX_TAG_VALUE_CHARS)
 
     def log_input(self, dataset: Any, context: str | None = None, tags: Mapping[str, object] | None = None) -> None:
         """Say that the run reads a dataset, of `stepstream.data` or of MLflow's, or a mapping with name and digest."""
@@ -243,8 +271,9 @@ class Run(RunArtifacts):
     def lag(self) -> Lag:
         """What was logged and is not yet durable on the server."""
         unsettled = self._pipeline.outbox.unsettled if self._pipeline else None
+        in_hand = self._pipeline.sealer.points_in_hand if self._pipeline else 0
         return Lag(
-            points_buffered=self._buffer.points,
+            points_buffered=self._buffer.points + in_hand,
             frames_unacknowledged=unsettled.frames if unsettled else 0,
             points_unacknowledged=unsettled.points if unsettled else 0,
             bytes_spooled=unsettled.bytes if unsettled else 0,
@@ -256,8 +285,11 @@ class Run(RunArtifacts):
         pipeline, sender = self._pipeline, self._sender
         return Stats(
             points_acknowledged=pipeline.outbox.points_acknowledged if pipeline else 0,
-            points_dropped=self._points_dropped + (pipeline.outbox.points_dropped if pipeline else 0),
-            points_refused=sender.points_refused if sender else 0,
+            points_dropped=self._points_dropped
+            + (pipeline.outbox.points_dropped + pipeline.sealer.points_lost if pipeline else 0)
+            # Another thread may have logged while the buffer was closed: nobody will take that out again.
+            + (self._buffer.points if self._finished is not None else 0),
+            points_refused=(sender.points_refused if sender else 0) + (pipeline.outbox.points_lost if pipeline else 0),
             bad_values=self._bad_values + (pipeline.sealer.bad_values if pipeline else 0),
             param_conflicts=sender.param_conflicts if sender else 0,
             frames_sealed=pipeline.outbox.frames_sealed if pipeline else 0,
@@ -298,16 +330,21 @@ class Run(RunArtifacts):
         """Wait until everything logged so far is durable; False when that takes more than `timeout` seconds."""
         if self._finished is not None:
             return self._finished.delivered
-        deadline = time.monotonic() + (self._settings.finish_timeout_s if timeout is None else timeout)
+        return self._flush(self._deadline(timeout))
+
+    def _deadline(self, timeout: float | None) -> float:
+        return time.monotonic() + (self._settings.finish_timeout_s if timeout is None else timeout)
+
+    def _flush(self, deadline: float) -> bool:
         if self._asleep:
             self._awaken()
-        self._ready.wait(max(0.0, deadline - time.monotonic()))
+        self._ready.wait(_until(deadline))
         if self._pipeline is None:
             return False
-        seq = self._pipeline.sealer.seal(wait_for_device=True)
+        seq = self._pipeline.sealer.flush(_until(deadline))
         if self._sender is not None:
             self._sender.hurry()
-        return self._pipeline.outbox.wait(seq, max(0.0, deadline - time.monotonic()))
+        return seq is not None and self._pipeline.outbox.wait(seq, _until(deadline))
 
     def finish(
         self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", timeout: float | None = None
@@ -317,57 +354,84 @@ class Run(RunArtifacts):
         Without a timeout it waits STEPSTREAM_FINISH_TIMEOUT for metrics, and for artifacts as long as they move, at
         most STEPSTREAM_ARTIFACT_TIMEOUT.
 
-        What is left then stays in the spool and the report says where. A forked child only flushes: the run is its
-        parent's. Calling it again changes nothing.
+        What is left then stays in the spool and the report says where; for that it may take CLOSE_S longer. What is
+        logged meanwhile is dropped and counted. A forked child only flushes: the run is its parent's. Calling it again
+        changes nothing.
         """
         with self._finish_lock:
             if self._finished is not None:
                 return self._finished
+            deadline = self._deadline(timeout)
             if not self._is_child:
                 # What runs is being asked off this thread, and is part of the run.
-                self._described.wait(DESCRIBE_S)
-                self.status = status
-                self._buffer.push_note(Note("status", "", status, time.time_ns() // 1_000_000))
+                self._described.wait(min(DESCRIBE_S, _until(deadline)))
+                self._end_as(status)
             elif self._pipeline is None and self._asleep and self._uploader is None:
-                return self._close(delivered=True)
-            deadline = None if timeout is None else time.monotonic() + timeout
-            delivered = self.flush(timeout)
-            return self._close(delivered=self._finish_artifacts(deadline) and delivered)
+                return self._close(artifacts_stored=True)
+            # Nothing that is logged from here on could still be waited for.
+            self._ending = True
+            self._buffer.close()
+            self._flush(deadline)
+            return self._close(artifacts_stored=self._finish_artifacts(None if timeout is None else deadline))
+
+    def _end_as(self, status: str) -> None:
+        # Said once, though a finish() that was interrupted is called again.
+        if not self._ending:
+            self.status = status
+            if not self._buffer.push_note(Note("status", "", status, time.time_ns() // 1_000_000)):
+                self._drop(1)
 
     def _finish_artifacts(self, deadline: float | None) -> bool:
         if self._uploader is None:
             return True
-        limit = self._settings.artifact_timeout_s if deadline is None else max(0.0, deadline - time.monotonic())
+        limit = self._settings.artifact_timeout_s if deadline is None else _until(deadline)
         return self._uploader.finish(timeout_s=limit, still_s=self._settings.finish_timeout_s)
 
-    def _close(self, *, delivered: bool) -> FinishReport:
+    def _close(self, *, artifacts_stored: bool) -> FinishReport:
+        end = time.monotonic() + CLOSE_S
         active.closed(self)
-        lag = self.lag
+        late = self._save_the_rest(end) if self._ending else 0
         artifacts_left = self._uploader.left() if self._uploader is not None else ()
-        if self._uploader is not None:
-            self._uploader.stop()
+        # Half of the time each: the spool is closed last, and must not find all of it spent.
         if self._sender is not None:
-            self._sender.stop()
-        if self._pipeline is not None:
-            self._pipeline.sealer.stop()
-            self._pipeline.outbox.close()
+            self._sender.stop(_until(end) / 2)
+        if self._uploader is not None:
+            self._uploader.stop(_until(end) / 2)
+        is_closed = self._pipeline.sealer.stop(_until(end)) if self._pipeline is not None else not self._ending
         self._buffer.close()
         lifecycle.unregister(self)
-        self._finished = FinishReport(
-            delivered=delivered,
-            frames_left=lag.frames_unacknowledged,
-            points_left=lag.points_unacknowledged + lag.points_buffered,
+        with self._gate:
+            self._finished = self._report(late, artifacts_left, is_whole=artifacts_stored and is_closed)
+        if not self._finished.delivered:
+            self._notices.once("finish", f"run {self.run_id} ended {_what_is_left(self._finished)}")
+        return self._finished
+
+    def _save_the_rest(self, end: float) -> int:
+        """What the server has not taken in time goes to the spool, but for values still on a device; how many."""
+        late = self._buffer.give_up_late()
+        if late:
+            self._points_dropped += late
+            self._notices.once("device", f"{late} values were still on their device when the run ended; they are lost")
+        self._ready.wait(_until(end))
+        if self._pipeline is not None:
+            self._pipeline.sealer.seal_in_thread(_until(end))
+        return late
+
+    def _report(self, late: int, artifacts_left: tuple[str, ...], *, is_whole: bool) -> FinishReport:
+        outbox = self._pipeline.outbox if self._pipeline is not None else None
+        left = outbox.left if outbox is not None else None
+        lost = late + self.lag.points_buffered
+        if outbox is not None and left is not None:
+            lost += outbox.points_lost + left.points_lost
+            is_whole = is_whole and not (outbox.frames_lost or left.frames or left.frames_lost)
+        return FinishReport(
+            delivered=is_whole and not lost,
+            frames_left=left.frames if left is not None else 0,
+            points_left=left.points if left is not None else 0,
+            points_lost=lost,
             artifacts_left=artifacts_left,
             spool_dir=self._settings.spool_dir,
         )
-        if not delivered:
-            self._notices.once(
-                "finish",
-                f"run {self.run_id} ended with {self._finished.points_left} points{_and_files(artifacts_left)} not yet "
-                f"on the server; they lie in {self._settings.spool_dir}. Deliver them with: stepstream sync "
-                f"{self._settings.spool_dir}",
-            )
-        return self._finished
 
     def __enter__(self) -> "Run":
         return self
@@ -375,7 +439,7 @@ class Run(RunArtifacts):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None or (isinstance(error, SystemExit) and not lifecycle.is_failure(error.code)):
             self.finish("FINISHED")
         else:
             self.finish("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
@@ -419,16 +483,25 @@ class Run(RunArtifacts):
             try:
                 captured[key] = value if type(value) in IMMEDIATE else capture(value)
             except BadValue as error:
-                self._bad(BadValue(f"{str(key)[:40]!r}: {error}"))
+                self._bad(BadValue(f"{key[:40]!r}: {error}" if isinstance(key, str) else key_problem(key)))
+            except Exception as error:  # noqa: BLE001 - whatever a foreign type raises, the values beside it live
+                self._bad(error)
         if not captured:
             return True
         if any(isinstance(value, Deferred) for value in captured.values()):
             return self._buffer.push_deferred(captured, step, at_ns)
         return self._buffer.push(captured, step, at_ns)  # type: ignore[arg-type]
 
+    def _pairs(self, said: object) -> list[tuple[str, object]]:
+        try:
+            return list(dict(said).items())  # type: ignore[call-overload]
+        except Exception as error:  # noqa: BLE001 - the law of this class
+            self._bad(error)
+            return []
+
     def _note(self, kind: str, key: str, value: object, most_chars: int) -> None:
         try:
-            text = None if value is None and kind == "tag" else clean(value)
+            text = None if value is _REMOVED else clean(value)
             if text is not None and len(text) > most_chars:
                 self._notices.once(f"{kind} cut", f"the value of {kind} {key!r} was cut to {most_chars} characters")
                 text = text[:most_chars]
@@ -440,7 +513,7 @@ class Run(RunArtifacts):
             self._bad(error)
 
     def _push_note(self, note: Note) -> None:
-        if self._finished is not None:
+        if self._ending:
             raise BadValue("the run is finished")
         if not self._buffer.push_note(note):
             self._drop(1)
@@ -451,11 +524,15 @@ class Run(RunArtifacts):
 
     def _bad(self, error: Exception) -> None:
         self._bad_values += 1
-        self._notices.once("bad value", f"a value was not logged ({error}); further ones are counted in run.stats")
+        try:
+            problem = str(error)
+        except Exception:  # noqa: BLE001 - an error of a user's own type may have nothing to say
+            problem = type(error).__name__
+        self._notices.once("bad value", f"a value was not logged ({problem}); further ones are counted in run.stats")
 
     def _drop(self, points: int) -> None:
         self._points_dropped += points
-        if self._finished is not None:
+        if self._ending:
             self._notices.once("finished", f"run {self.run_id} is finished; what is logged after that is dropped")
             return
         self._notices.once(
@@ -496,6 +573,21 @@ class Run(RunArtifacts):
     def _at_exit(self, *, failed: bool) -> None:
         with contextlib.suppress(Exception):  # nobody is left to tell, and the spool has what there is
             self.finish("FAILED" if failed else "FINISHED")
+
+
+def _until(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+def _what_is_left(report: FinishReport) -> str:
+    lost = f"{report.points_lost} points are lost, which neither the server nor the spool has"
+    if report.frames_left or report.artifacts_left:
+        return (
+            f"with {report.points_left} points{_and_files(report.artifacts_left)} not yet on the server; they lie in "
+            f"{report.spool_dir}. Deliver them with: stepstream sync {report.spool_dir}"
+            f"{f'; {lost}' if report.points_lost else ''}"
+        )
+    return f"and {lost}" if report.points_lost else "and not all it had to say is stored; what is not was said before"
 
 
 def _and_files(paths: Sequence[str]) -> str:

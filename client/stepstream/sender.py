@@ -5,7 +5,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 from stepstream import sync
@@ -16,11 +16,16 @@ from stepstream.notices import Notices
 from stepstream.outbox import Outbox
 from stepstream.settings import Settings
 from stepstream.tombstone import tombstones
-from stepstream.transport import Answer, Rejected, Transport, Unavailable
+from stepstream.transport import Answer, BlockingLoop, Rejected, Transport, Unavailable
 from stepstream_schema.attempt import Attempt
 
 REJECTED_RETRY_S: Final = 30.0
 """A wrong token or address is mended by people; until then the frames stay in the spool."""
+READ_RETRY_S: Final = 1.0
+"""A spool that cannot be read now, for want of descriptors or of its file server, can be soon."""
+GIVE_UP_S: Final = 60.0
+"""A frame that the spool has not shown for this long is lost: a directory on NFS may be as old as a minute, and another
+process may have renamed the segment meanwhile to deliver it."""
 
 
 class Sender:
@@ -40,7 +45,8 @@ class Sender:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event: asyncio.Event | None = None
         self._stopping = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._missed: dict[int, float] = {}
         self._thread = threading.Thread(target=self._run, name="stepstream-sender", daemon=True)
         self.points_refused = 0
         self.param_conflicts = 0
@@ -65,7 +71,7 @@ class Sender:
             with contextlib.suppress(RuntimeError):  # the loop closed in between
                 loop.call_soon_threadsafe(self._hurry)
 
-    def stop(self, timeout_s: float = 5.0) -> None:
+    def stop(self, timeout_s: float) -> None:
         """End the thread; requests under way are cancelled, their frames stay unsettled."""
         self._stopping = True
         self.notify()
@@ -79,9 +85,12 @@ class Sender:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=BlockingLoop) as runner:
+                runner.run(self._main())
         except Exception as error:  # noqa: BLE001 - a thread's last words; frames stay in the spool
             self._notices.once("sender", f"the sender ended: {error!r}; frames stay in {self._outbox.directory}")
+        finally:
+            self._outbox.stop_reading()
 
     async def _main(self) -> None:
         self._event = asyncio.Event()
@@ -94,30 +103,61 @@ class Sender:
                 for pending in self._outbox.arrivals():
                     self._delivery.add(pending)
                 while (request := self._delivery.due(time.monotonic())) is not None:
-                    self._spawn(self._send(transport, request))
+                    self._send(transport, request)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._event.wait(), self._delivery.wait_s(time.monotonic()))
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, transport: Transport, request: Request) -> None:
+    def _send(self, transport: Transport, request: Request) -> None:
+        """Each frame is on its way when this returns, or put off. Read once: what is sent is what will be settled."""
+        now = time.monotonic()
+        frames, unread = self._read(request.frames)
+        lost = {seq for seq in unread if seq in self._missed and now - self._missed[seq] >= GIVE_UP_S}
+        request, late = self._delivery.apart(request, unread - lost)
+        self._delivery.postponed(late, now + READ_RETRY_S)
+        request, gone = self._delivery.apart(request, lost)
+        if frames:
+            self._spawn(self._attempt(request, self._post(transport, request, frames)))
+        if gone.frames:
+            self._spawn(self._bury(transport, gone))
+
+    def _read(self, wanted: Iterable[Pending]) -> tuple[list[bytes], set[int]]:
+        """The frames that the spool gives, and the numbers of the others."""
+        frames: list[bytes] = []
+        unread: set[int] = set()
+        trouble: dict[int, OSError] = {}
+        for pending in wanted:
+            segment = 0 if isinstance(pending.place, bytes) else pending.place.number
+            try:
+                if segment in trouble:
+                    # Its other frames have the same to say, and a disk may take long to say it.
+                    raise trouble[segment]
+                frames.append(self._outbox.read(pending))
+                self._missed.pop(pending.seq, None)
+            except (OSError, SpoolDamaged) as error:
+                unread.add(pending.seq)
+                if isinstance(error, OSError):
+                    trouble[segment] = error
+                if isinstance(error, FileNotFoundError | SpoolDamaged):
+                    self._missed.setdefault(pending.seq, time.monotonic())
+                else:
+                    self._missed.pop(pending.seq, None)
+                self._notices.once(
+                    "spool read", f"frame {pending.seq} cannot be read from the spool ({error!r}); it is tried again"
+                )
+        return frames, unread
+
+    async def _attempt(self, request: Request, work: Coroutine[Any, Any, None]) -> bool:
+        """Do it; what goes wrong gives the frames back to be sent again. Whether nothing did."""
         try:
-            frames = [data for pending in request.frames if (data := self._read(pending)) is not None]
-            if len(frames) < len(request.frames):
-                request = self._hand_over(request)
-            answer = await transport.post(frames)
-            self._note(request, answer)
-            ahead = [index for index, _ in answer.ahead]
-            self._outbox.settle(self._delivery.answered(request, ahead, time.monotonic()))
-            if answer.ahead:
-                await self._fill_gap(transport, request, answer)
-            self._notices.over("away", f"{self._settings.tracking_uri} answers again; the spool is being delivered")
+            await work
         except Unavailable as error:
             self._delivery.failed(request, time.monotonic(), error.retry_after_s)
             self._notices.once(
@@ -125,52 +165,78 @@ class Sender:
                 f"{self._settings.tracking_uri} cannot be reached ({error}); training goes on, and everything logged "
                 f"is kept in {self._outbox.directory} until it can",
             )
+            return False
         except Rejected as error:
             self._rejected(request, error)
+            return False
+        except Exception as error:  # noqa: BLE001 - a defect, of ours or below us, that must not be kept a secret
+            self._delivery.failed(request, time.monotonic(), least_s=REJECTED_RETRY_S)
+            self._notices.once("defect", f"frames could not be sent ({error!r}); they are tried again")
+            return False
         except BaseException:
-            # Cancelled, or a defect: the frames are not lost, they go back to be sent again.
-            self._delivery.failed(request, time.monotonic(), REJECTED_RETRY_S)
+            self._delivery.failed(request, time.monotonic())
             raise
         finally:
             if self._event is not None:
                 self._event.set()
+        self._notices.over("away", f"{self._settings.tracking_uri} answers again; the spool is being delivered")
+        return True
 
-    def _hand_over(self, request: Request) -> Request:
-        """Settle frames whose segment another process has claimed: they are its to deliver, under their own numbers."""
-        gone = [pending for pending in request.frames if self._read(pending) is None]
-        self._outbox.settle(gone)
-        self._notices.once("claimed", "another process took segments of this run's spool and delivers them itself")
-        return self._delivery.without(request, gone)
+    async def _post(self, transport: Transport, request: Request, frames: list[bytes]) -> None:
+        answer = await transport.post(frames)
+        self._note(request, answer)
+        ahead = [index for index, _ in answer.ahead]
+        self._outbox.settle(self._delivery.answered(request, ahead, time.monotonic()))
+        await self._fill_gap(transport, answer)
 
-    def _read(self, pending: Pending) -> bytes | None:
-        """The frame; None when its segment is gone, which is not this writer's doing."""
-        try:
-            return self._outbox.read(pending)
-        except FileNotFoundError:
-            return None
-        except (OSError, SpoolDamaged) as error:
-            self.points_refused += pending.points
+    async def _bury(self, transport: Transport, lost: Request) -> None:
+        """Consume the numbers of frames that the spool has lost, or their writer's mark would wait for ever."""
+        while lost.frames:
+            one, lost = self._delivery.apart(lost, {pending.seq for pending in lost.frames[1:]})
+            done = False
+            try:
+                done = await self._attempt(one, self._post_tombstone(transport, one))
+            finally:
+                if not done:
+                    self._delivery.postponed(lost, time.monotonic() + READ_RETRY_S)
+            if not done:
+                return
+
+    async def _post_tombstone(self, transport: Transport, one: Request) -> None:
+        """One at a time: only so does the answer tell of this number whether somebody had delivered it."""
+        (pending,) = one.frames
+        answer = await transport.post(list(tombstones(self._run_id, self._writer, Attempt(), pending.seq, pending.seq)))
+        settled = self._delivery.answered(one, [index for index, _ in answer.ahead], time.monotonic())
+        if settled and (answer.stored or answer.refused):
+            self._outbox.lose(settled)
             self._notices.once(
-                "spool read", f"frame {pending.seq} is gone from the spool ({error}); its points are lost"
+                "lost",
+                f"frame {pending.seq} is gone from {self._outbox.directory}; its {pending.points} points are lost",
             )
-            # Its number must still be consumed, or the writer's mark would wait for it for ever.
-            return next(tombstones(self._run_id, self._writer, Attempt(), pending.seq, pending.seq))
+        elif settled:
+            self._outbox.points_acknowledged += pending.points
+            self._outbox.settle(settled)
+            self._notices.once("claimed", "another process took segments of this run's spool and has delivered them")
+        for frame in settled:
+            self._missed.pop(frame.seq, None)
+        await self._fill_gap(transport, answer)
 
     def _rejected(self, request: Request, error: Rejected) -> None:
         if error.status != 413:
-            self._delivery.failed(request, time.monotonic(), REJECTED_RETRY_S)
+            self._delivery.failed(request, time.monotonic(), least_s=REJECTED_RETRY_S)
             self._notices.once(
                 f"rejected {error.status}",
                 f"{self._settings.tracking_uri} does not take the frames ({error}); they stay in "
                 f"{self._outbox.directory}. Check STEPSTREAM_TRACKING_URI and STEPSTREAM_TOKEN.",
             )
             return
-        alone = self._delivery.too_large(request)
+        # Our server takes every frame: this was said before it, by a proxy whose bound can be raised.
+        alone = self._delivery.too_large(request, time.monotonic() + REJECTED_RETRY_S)
         if alone is not None:
-            self.points_refused += alone.points
-            self._outbox.settle([alone])
             self._notices.once(
-                "too large", f"a frame of {alone.size} bytes is too large for the server; its points are lost"
+                "too large",
+                f"a frame of {alone.size} bytes is too large for {self._settings.tracking_uri}, or for a proxy before "
+                f"it ({error}); it stays in {self._outbox.directory} and is tried again",
             )
 
     def _note(self, request: Request, answer: Answer) -> None:
@@ -188,14 +254,15 @@ class Sender:
                 f"{conflict.get('refused')!r} was not stored",
             )
 
-    async def _fill_gap(self, transport: Transport, request: Request, answer: Answer) -> None:
+    async def _fill_gap(self, transport: Transport, answer: Answer) -> None:
         """Consume the numbers that this writer no longer has, so that its mark can move on."""
-        mark = max(mark for _, mark in answer.ahead)
         lowest = self._outbox.lowest_seq()
-        if lowest is not None and mark + 1 < lowest:
-            gap = list(tombstones(self._run_id, self._writer, Attempt(), mark + 1, lowest - 1))
-            for start in range(0, len(gap), 1024):
-                await transport.post(gap[start : start + 1024])
+        if not answer.ahead or lowest is None:
+            return
+        mark = max(mark for _, mark in answer.ahead)
+        gap = list(tombstones(self._run_id, self._writer, Attempt(), mark + 1, lowest - 1))
+        for start in range(0, len(gap), 1024):
+            await transport.post(gap[start : start + 1024])
 
     async def _adopt_orphans(self, transport: Transport) -> None:
         """Deliver what processes that died on this host left behind for the same server."""

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from stepstream.errors import ConfigurationError
+from stepstream.keys import clean
 
 DEFAULT_TRACKING_URI: Final = "http://127.0.0.1:5150"
 EVERY_CALL: Final = "every call"
@@ -63,10 +64,7 @@ def load(environ: Mapping[str, str], **given: object) -> Settings:
     settings = Settings(
         tracking_uri=_tracking_uri(environ, given.get("tracking_uri"), problems),
         token=_text(given.get("token")) or environ.get("STEPSTREAM_TOKEN") or environ.get("MLFLOW_TRACKING_TOKEN"),
-        experiment=_text(given.get("experiment"))
-        or environ.get("STEPSTREAM_EXPERIMENT_NAME")
-        or environ.get("MLFLOW_EXPERIMENT_NAME")
-        or "Default",
+        experiment=_experiment(environ, given.get("experiment"), problems),
         spool_dir=_spool_dir(environ, given.get("spool_dir")),
         spool_interval_s=0.0 if every_call else number("SPOOL_INTERVAL", 0.5, 0.01),
         spool_max_bytes=int(number("SPOOL_MAX_BYTES", 8 * 2**30, 2**20)),
@@ -98,6 +96,19 @@ def _tracking_uri(environ: Mapping[str, str], given: object, problems: list[str]
             f"set STEPSTREAM_TRACKING_URI, for example {DEFAULT_TRACKING_URI}"
         )
     return uri.rstrip("/")
+
+
+def _experiment(environ: Mapping[str, str], given: object, problems: list[str]) -> str:
+    sources = (
+        ("experiment", _text(given)),
+        ("STEPSTREAM_EXPERIMENT_NAME", environ.get("STEPSTREAM_EXPERIMENT_NAME")),
+        ("MLFLOW_EXPERIMENT_NAME", environ.get("MLFLOW_EXPERIMENT_NAME")),
+    )
+    source, name = next(((source, name) for source, name in sources if name), ("", "Default"))
+    # Not cleaned as a run's name is: under another name it would be another experiment.
+    if clean(name) != name:
+        problems.append(f"{source} must be valid Unicode text without a NUL character, not {name[:80]!r}")
+    return name
 
 
 def _spool_dir(environ: Mapping[str, str], given: object) -> Path:

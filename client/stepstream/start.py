@@ -11,6 +11,7 @@ from typing import Final
 
 from stepstream import active, identity, place, process, settings
 from stepstream.run import Run
+from stepstream_schema.attempt import Attempt
 
 LOGGER: Final = logging.getLogger("stepstream")
 PARENT_TAG: Final = "mlflow.parentRunId"
@@ -64,13 +65,13 @@ def start_run(
     run = Run(
         run_id=job.run_id or os.urandom(16).hex(),
         run_name=run_name,
-        rank=job.rank if rank is None else rank,
+        rank=job.rank if rank is None else identity.given_rank(rank),
         attempt=job.attempt,
         settings=loaded,
     )
     active.opened(run)
-    if identity.given(os.environ, run_id):
-        # It may have ended before: it goes on.
+    if identity.given(os.environ, run_id) or job.attempt > Attempt():
+        # It may have ended before, in another life or by the attempt that was restarted: it goes on.
         run.resume(time.time_ns() // 1_000_000)
     if log_system_metrics:
         LOGGER.warning("stepstream: log_system_metrics: system metrics are not collected; everything else is logged")

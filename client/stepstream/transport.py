@@ -4,9 +4,11 @@ Unavailable     try again later, nothing is lost: away, too busy, draining, time
 Rejected        the request was understood and will not be taken as it is: wrong token, wrong server, too large
 """
 
+import asyncio
 import json
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
@@ -128,11 +130,29 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
 
 
-class BlockingResolver(AbstractResolver):
-    """Resolves names in this very thread.
+class BlockingLoop(asyncio.SelectorEventLoop):
+    """An event loop that does in its own thread what others hand to an executor.
 
-    asyncio would use an executor, which takes no work once the interpreter has begun to exit: just when the last
-    frames are sent. The sender's thread has nothing else to do meanwhile, and sealing goes on in its own.
+    An executor takes no work once the interpreter has begun to exit: just when the last frames are sent. aiohttp hands
+    it the reading of .netrc and the search for a proxy, for each request.
+    """
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: object, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Its result, which is there already."""
+        done = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            done.set_exception(error)
+        return done
+
+
+class BlockingResolver(AbstractResolver):
+    """Resolves names in this very thread, of whatever loop: see BlockingLoop.
+
+    The sender's thread has nothing else to do meanwhile, and sealing goes on in its own.
     """
 
     async def resolve(

@@ -22,17 +22,37 @@ class SpoolReader:
         self._descriptors: dict[int, int] = {}
 
     def read(self, place: Location) -> bytes:
-        """The frame at `place`. Raises SpoolDamaged or OSError."""
-        data = os.pread(self._descriptor(place.number), place.length, place.offset)
-        if len(data) != place.length:
-            raise SpoolDamaged(f"segment {place.number} ends before offset {place.offset + place.length}")
-        return segment.decode_entry(data)
+        """The frame at `place`. Raises SpoolDamaged or OSError; then the next try opens the file anew."""
+        try:
+            data = os.pread(self._descriptor(place.number), place.length, place.offset)
+            if len(data) != place.length:
+                raise SpoolDamaged(f"segment {place.number} ends before offset {place.offset + place.length}")
+            return segment.decode_entry(data)
+        except (OSError, SpoolDamaged):
+            self._forget(place.number)
+            raise
+
+    def has(self, number: int) -> bool:
+        """Whether a segment lies in the directory, in whatever hands; True where that cannot be told."""
+        try:
+            os.close(self._open(number))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def close(self) -> None:
         """Close the files."""
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
+
+    def _forget(self, number: int) -> None:
+        descriptor = self._descriptors.pop(number, None)
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     def _descriptor(self, number: int) -> int:
         if number not in self._descriptors:

@@ -68,7 +68,7 @@ class SpoolWriter:
         entry = segment.encode_entry(frame)
         try:
             self._check_room(len(entry))
-            if not self._sound or self._descriptor is None or self._offset + len(entry) > self._segment_bytes:
+            if not self._can_hold(len(entry)):
                 self._roll()
             return self._write(entry)
         except OSError as error:
@@ -110,6 +110,15 @@ class SpoolWriter:
             if free < self._min_free_bytes + size:
                 raise OSError(f"the disk has {free} bytes left, and {self._min_free_bytes} must stay free")
             self._unchecked = 0
+
+    def _can_hold(self, size: int) -> bool:
+        """Whether the segment takes it; one that somebody has removed would keep it where nobody finds it."""
+        if not self._sound or self._descriptor is None or self._offset + size > self._segment_bytes:
+            return False
+        try:
+            return os.fstat(self._descriptor).st_nlink > 0
+        except OSError:  # a file server that no longer knows it
+            return False
 
     def _roll(self) -> None:
         if self._descriptor is not None:

@@ -1,6 +1,14 @@
 import threading
 
-from stepstream.buffer import MAX_DEFERRED_VALUES, ROW_BYTES, VALUE_BYTES, Buffer, Note
+from stepstream.buffer import (
+    MAX_DEFERRED_VALUES,
+    NOTE_RESERVE_BYTES,
+    ROW_BYTES,
+    STATUS_RESERVE_BYTES,
+    VALUE_BYTES,
+    Buffer,
+    Note,
+)
 from stepstream.values import Deferred
 
 
@@ -110,10 +118,14 @@ def test_a_row_whose_device_is_late_waits_for_a_later_batch():
     assert held.points == 0
 
 
-def test_a_flush_takes_rows_whose_device_is_late():
+def test_values_whose_device_is_given_up_are_forgotten_alone():
     held = buffer()
-    held.push_deferred({"loss": Deferred(Scalar(4.0))}, 7)
-    assert len(held.drain(wait_for_device=True).deferred) == 1
+    held.push_deferred({"late": Deferred(Scalar(4.0)), "lr": 0.1, "ready": Deferred(Scalar(5.0, ready=True))}, 7)
+    held.push_deferred({"late": Deferred(Scalar(4.0))}, 8)
+    assert held.give_up_late() == 2
+    ((step, _, values),) = held.drain().deferred
+    assert (step, values["lr"], values["ready"].resolve()) == (7, 0.1, 5.0)
+    assert held.give_up_late() == 0
 
 
 def test_device_scalars_have_a_budget_of_their_own():
@@ -125,6 +137,22 @@ def test_device_scalars_have_a_budget_of_their_own():
     held.drain()
     # They came back to wait, and so did their claim.
     assert not held.push_deferred({"one": Deferred(Scalar(0.0))}, 2)
+
+
+def test_a_buffer_full_of_points_takes_notes_and_one_full_of_notes_a_status():
+    held = buffer(max_bytes=2**16, wake_bytes=0)
+    while held.push({"a": 1.0}, 0):
+        pass
+    notes = 0
+    while held.push_note(Note("tag", f"t{notes}", "x" * 100, 0)):
+        notes += 1
+    assert notes > 100
+    assert held.push_note(Note("status", "", "FINISHED", 0))
+    statuses = 1
+    while held.push_note(Note("status", "", "RUNNING", 0)):
+        statuses += 1
+    assert notes * (ROW_BYTES + 100) + statuses * ROW_BYTES < NOTE_RESERVE_BYTES + STATUS_RESERVE_BYTES + ROW_BYTES
+    assert not held.push({"a": 1.0}, 0)
 
 
 def test_a_closed_buffer_takes_nothing():

@@ -52,12 +52,38 @@ def test_one_request_probes_a_server_that_is_away():
     assert subject.due(wait) is None
 
 
-def test_somebody_who_waits_for_the_end_cuts_the_pause_short():
+def test_somebody_who_waits_for_the_end_cuts_our_own_pause_short_and_not_the_servers():
     subject = delivery()
     subject.add(pending(1))
-    subject.failed(subject.due(0.0), now=0.0, retry_after_s=100.0)
+    subject.failed(subject.due(0.0), now=0.0, least_s=100.0)
     subject.hurry()
-    assert subject.due(0.0).frames[0].seq == 1
+    wait = subject.failed(subject.due(0.0), now=0.0, told_s=10.0)
+    subject.hurry()
+    assert wait >= 10.0
+    assert subject.due(wait - 0.1) is None
+    assert subject.due(wait).frames[0].seq == 1
+
+
+def test_frames_that_cannot_be_sent_now_hold_up_no_others():
+    subject = delivery()
+    for seq in range(1, 4):
+        subject.add(pending(seq))
+    rest, late = subject.apart(subject.due(0.0), {1, 3})
+    subject.postponed(late, until=5.0)
+    assert [frame.seq for frame in subject.answered(rest, ahead=[], now=0.0)] == [2]
+    assert not subject.is_idle
+    assert (subject.due(4.0), subject.wait_s(4.0)) == (None, 1.0)
+    assert [frame.seq for frame in subject.due(5.0).frames] == [1, 3]
+
+
+def test_what_goes_wrong_after_an_answer_sends_nothing_again():
+    subject = delivery()
+    subject.add(pending(1))
+    request = subject.due(0.0)
+    subject.answered(request, ahead=[], now=0.0)
+    assert subject.failed(request, now=0.0) > 0
+    assert subject.too_large(request, until=0.0).seq == 1
+    assert subject.is_idle
 
 
 def test_a_frame_too_far_ahead_is_sent_again_after_lower_ones():
@@ -74,12 +100,15 @@ def test_a_body_too_large_is_halved_until_one_frame_is_left():
     subject = delivery()
     for seq in range(1, 5):
         subject.add(pending(seq, size=100))
-    assert subject.too_large(subject.due(0.0)) is None
+    assert subject.too_large(subject.due(0.0), until=9.0) is None
     request = subject.due(0.0)
     assert [frame.seq for frame in request.frames] == [1, 2]
-    assert subject.too_large(request) is None
+    assert subject.too_large(request, until=9.0) is None
     request = subject.due(0.0)
-    assert subject.too_large(request).seq == 1
+    assert subject.too_large(request, until=9.0).seq == 1
+    # It waits until the way may be mended, and holds up nobody.
+    assert [subject.due(0.0).frames[0].seq for _ in range(3)] == [2, 3, 4]
+    assert subject.due(9.0).frames[0].seq == 1
 
 
 @given(st.integers(0, 2**32), st.integers(1, 200))
@@ -97,23 +126,20 @@ def test_every_frame_is_settled_exactly_once_whatever_fails(seed, count):
             now += subject.wait_s(now) or 1.0
             continue
         request = flying.pop(luck.randrange(len(flying)))
-        match luck.randrange(4):
+        match luck.randrange(6):
             case 0:
                 subject.failed(request, now)
+            case 4:
+                if subject.too_large(request, until=now + luck.random()) is None:
+                    subject.hurry()
+            case 5:
+                late = {frame.seq for frame in request.frames if luck.random() < 0.5}
+                rest, others = subject.apart(request, late)
+                subject.postponed(others, until=now + luck.random())
+                flying += [rest] if rest.frames else []
             case 1:
                 ahead = [i for i in range(len(request.frames)) if luck.random() < 0.5]
                 settled += [frame.seq for frame in subject.answered(request, ahead, now)]
             case _:
                 settled += [frame.seq for frame in subject.answered(request, [], now)]
     assert sorted(settled) == list(range(1, count + 1))
-
-
-def test_frames_that_another_process_has_claimed_leave_their_request():
-    subject = delivery()
-    for seq in range(1, 4):
-        subject.add(pending(seq))
-    request = subject.due(0.0)
-    rest = subject.without(request, [request.frames[1]])
-    assert [frame.seq for frame in rest.frames] == [1, 3]
-    assert [frame.seq for frame in subject.answered(rest, ahead=[], now=0.0)] == [1, 3]
-    assert subject.is_idle

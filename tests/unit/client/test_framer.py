@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from stepstream.buffer import Note
 from stepstream.framer import TARGET_FRAME_POINTS, Framer, key_problem
+from stepstream.inputs import MAX_TEXT_CHARS, note
 from stepstream_schema import frame as wire
 from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
@@ -89,6 +90,65 @@ def test_an_integer_beyond_float64_is_counted_and_its_neighbours_live():
     sealed = list(subject.seal([(0, 0, {"good": 1, "huge": 10**400}), (2**63, 0, {"late": 1.0})], []))
     assert [key for key, *_ in points(sealed)] == ["good"]
     assert subject.bad_values == 2
+
+
+def test_a_time_in_nanoseconds_is_counted_with_a_helpful_word_and_its_neighbours_live():
+    subject = framer()
+    now_ns = 1_760_000_000_000_000_000
+    batch = [(step, now_ns, {"good": 1.0, "too": 2.0}) for step in range(100)]
+    sealed = list(subject.seal([*batch, (1, now_ns * 1_000_000, {"x": 1.0, "y": 2.0})], []))
+    assert len(points(sealed)) == 200
+    assert subject.bad_values == 2
+    assert "a timestamp is ms since the epoch" in subject.last_problem
+
+
+class Contrary:
+    """Adds up to a float and is none."""
+
+    def __float__(self) -> float:
+        raise RuntimeError("no number today")
+
+
+class Fickle:
+    """A number only when it is looked at alone."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __float__(self) -> float:
+        self.asked += 1
+        if self.asked % 2:
+            raise RuntimeError("not yet")
+        return 1.0
+
+
+def test_a_number_that_raises_is_counted_and_its_neighbours_live():
+    for odd in (Contrary(), Fickle()):
+        subject = framer()
+        batch = [(step, 0, {"good": 1.0, **({"odd": odd} if step == 5 else {})}) for step in range(9)]
+        sealed = list(subject.seal(batch, []))
+        assert sorted(step for key, step, *_ in points(sealed) if key == "good") == list(range(9))
+        assert subject.bad_values + len(points(sealed)) == 10
+
+
+def test_a_bad_key_beside_a_bad_step_is_counted_once():
+    subject = framer()
+    sealed = list(subject.seal([(0, 0, {"good": 1.0, "": 2.0}), (2**63, 0, {"late": 1.0})], []))
+    assert [key for key, *_ in points(sealed)] == ["good"]
+    assert subject.bad_values == 2
+
+
+def test_a_dataset_too_large_for_a_frame_is_counted_and_what_stands_beside_it_lives():
+    text = "\U0001f600" * MAX_TEXT_CHARS
+    described = {"name": "n", "digest": "d", "source": "s" * 60_000, "profile": text, "schema": text}
+    subject = framer()
+    notes = [note(described, None, {}, 1), Note("param", "lr", "1", 1), Note("status", "", "FINISHED", 9)]
+    sealed = list(subject.seal([(0, 0, {"a": 1.0})], notes))
+    kinds = [type(record) for one in sealed for record in wire.decode(one.data).records]
+    assert kinds == [Start, Params, Matrix, Status]
+    assert [one.seq for one in sealed] == [1, 2, 3]
+    assert subject.bad_values == 1
+    assert "exceeds" in subject.last_problem
 
 
 def test_params_come_first_and_the_status_last():

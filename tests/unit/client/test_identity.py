@@ -1,12 +1,13 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stepstream.errors import ConfigurationError, RunIdentityError
-from stepstream.identity import JobIdentity, detect, normalise
+from stepstream.identity import JobIdentity, detect, given_rank, normalise
 from stepstream.process import ProcessId
 from stepstream_schema.attempt import MAX_COUNT, Attempt
 
@@ -232,3 +233,14 @@ def test_any_environment_gives_an_identity_or_a_clear_refusal(environ):
     assert identity.run_id is None or re.fullmatch(r"[0-9a-f]{32}", identity.run_id)
     assert (identity.run_id is None) <= (identity.world_size <= 1)
     assert identity == found(environ)
+
+
+@pytest.mark.parametrize("rank", [-1, 2**31, "0", 1.0, None])
+def test_a_rank_that_no_frame_can_carry_is_refused(rank):
+    with pytest.raises(ConfigurationError, match="rank must"):
+        given_rank(rank)
+
+
+def test_a_rank_may_be_any_whole_number():
+    assert given_rank(np.int64(7)) == 7
+    assert type(given_rank(True)) is int

@@ -45,3 +45,11 @@ def test_all_problems_are_reported_together():
 def test_the_spool_lies_below_the_users_state_directory():
     assert load({"XDG_STATE_HOME": "/state"}).spool_dir == Path("/state/stepstream/spool")
     assert load({"STEPSTREAM_SPOOL_DIR": "/fast"}).spool_dir == Path("/fast")
+
+
+@pytest.mark.parametrize("name", ["e\0", "caf\udce9"])
+def test_an_experiment_that_no_frame_can_carry_is_refused_when_it_is_said(name):
+    with pytest.raises(ConfigurationError, match="STEPSTREAM_EXPERIMENT_NAME must be valid Unicode"):
+        load({"STEPSTREAM_EXPERIMENT_NAME": name})
+    with pytest.raises(ConfigurationError, match="experiment must be valid Unicode"):
+        load({}, experiment=name)

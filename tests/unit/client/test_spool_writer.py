@@ -1,5 +1,6 @@
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -76,6 +77,16 @@ def test_nothing_is_created_before_the_first_frame(tmp_path):
     spool = writer_in(tmp_path / "spool")
     spool.close(keep=True)
     assert not (tmp_path / "spool").exists()
+
+
+def test_a_segment_that_somebody_removes_is_written_to_no_more(tmp_path):
+    spool = writer_in(tmp_path / "spool")
+    spool.append(b"one")
+    shutil.rmtree(tmp_path / "spool")
+    place = spool.append(b"two")
+    assert place.number == 2
+    assert reader_in(tmp_path / "spool").read(place) == b"two"
+    assert delivered_from(tmp_path / "spool") == [b"two"]
 
 
 def test_the_directory_and_its_segments_are_the_users_alone(tmp_path):
