@@ -22,6 +22,8 @@ from stepstream_schema.errors import FrameError
 RETRY_FULL_S: Final = 1
 RETRY_AWAY_S: Final = 2
 RETRY_BEHIND_S: Final = 2
+BODY_TIMEOUT_S: Final = 60.0
+"""A body that is still on its way then gives its room back: its sender waits no longer either."""
 
 
 class RefusedFrame(Struct, kw_only=True, frozen=True):
@@ -73,6 +75,11 @@ class FrameRoutes:
     @describes(body=bytes, body_type=paths.MSGPACK, answer=Fates)
     async def post(self, request: web.Request) -> web.Response:
         """Store frames; the answer names the fate of each."""
+        encodings = request.headers.getall("Content-Encoding", [])
+        if any(encoding.strip().lower() != "identity" for encoding in encodings):
+            # Admission counts bytes as they are sent; frames are compressed already.
+            message = f"frames are sent as they are, and not with Content-Encoding {', '.join(encodings)[:100]!r}"
+            raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
         size = request.content_length
         if size is None or size > limits.MAX_REQUEST_BYTES:
             stated = "states no length" if size is None else f"has {size} bytes"
@@ -88,7 +95,7 @@ class FrameRoutes:
         self._measure()
         try:
             await asyncio.sleep(delay)
-            return await self._admitted(await request.read())
+            return await self._admitted(await _body(request))
         finally:
             self._admission.release(size)
             self._measure()
@@ -128,6 +135,16 @@ class FrameRoutes:
     def _measure(self) -> None:
         telemetry.QUEUE_BYTES.set(self._admission.bytes)
         telemetry.QUEUE_REQUESTS.set(self._admission.requests)
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError as error:
+        telemetry.REQUESTS_TURNED_AWAY.labels("body late").inc()
+        message = f"the body did not arrive within {BODY_TIMEOUT_S:g} s; nothing of this request is stored"
+        raise ApiError(408, "REQUEST_TIMEOUT", message) from error
 
 
 def _answer(
