@@ -63,10 +63,17 @@ class Fates(Struct, kw_only=True, frozen=True):
 class FrameRoutes:
     """Admits, validates, submits and answers."""
 
-    def __init__(self, queue: CommitQueue, admission: Admission, delay_s: Callable[[], float | None]) -> None:
+    def __init__(
+        self,
+        queue: CommitQueue,
+        admission: Admission,
+        delay_s: Callable[[], float | None],
+        turned_away: Callable[[], None] = lambda: None,
+    ) -> None:
         self._queue = queue
         self._admission = admission
         self._delay_s = delay_s
+        self._turned_away = turned_away
 
     def add_to(self, app: web.Application) -> None:
         """Register the route."""
@@ -86,11 +93,11 @@ class FrameRoutes:
             raise ApiError(413, "TOO_LARGE", f"a request {stated} and may have {limits.MAX_REQUEST_BYTES}; send less")
         delay = self._delay_s()
         if delay is None:
-            telemetry.REQUESTS_TURNED_AWAY.labels("compaction behind").inc()
+            self._turn_away("compaction behind")
             message = "compaction is behind; nothing of this request is stored"
             raise ApiError(429, "COMPACTION_BEHIND", message, RETRY_BEHIND_S)
         if not self._admission.try_admit(size):
-            telemetry.REQUESTS_TURNED_AWAY.labels("queue full").inc()
+            self._turn_away("queue full")
             raise ApiError(429, "QUEUE_FULL", "commits are behind; nothing of this request is stored", RETRY_FULL_S)
         self._measure()
         try:
@@ -128,9 +135,13 @@ class FrameRoutes:
         try:
             committed = await self._queue.submit(candidates) if candidates else Committed((), (), ())
         except DatabaseAway as error:
-            telemetry.REQUESTS_TURNED_AWAY.labels("database away").inc()
+            self._turn_away("database away")
             raise ApiError(503, "DATABASE_AWAY", f"{error}; nothing is lost, send again", RETRY_AWAY_S) from error
         return _answer(candidates, places, refusals, committed)
+
+    def _turn_away(self, reason: str) -> None:
+        telemetry.REQUESTS_TURNED_AWAY.labels(reason).inc()
+        self._turned_away()
 
     def _measure(self) -> None:
         telemetry.QUEUE_BYTES.set(self._admission.bytes)
