@@ -52,7 +52,9 @@ class ArtifactError(StepStreamError, ValueError):
 class SpoolDamaged(StepStreamError):
     """Bytes in the spool are not what was written there; frames before them are safe."""
 
-    def __init__(self, message: str, *, unreadable_bytes: int = 0) -> None:
+    def __init__(self, message: str, *, unreadable_bytes: int = 0, is_cut_off: bool = False) -> None:
         super().__init__(message)
+        self.is_cut_off = is_cut_off
+        """An entry begins and the file ends in it: as a kill in the middle of a write leaves it."""
         self.unreadable_bytes = unreadable_bytes
         """From the first damaged byte to the end of the segment, where a whole segment was read."""

@@ -11,15 +11,15 @@ from typing import Final
 from stepstream.backoff import Backoff
 from stepstream.delivery import AHEAD_WAIT_S, MAX_REQUEST_BYTES, MAX_REQUEST_FRAMES
 from stepstream.errors import SpoolDamaged
-from stepstream.spool import adoption
+from stepstream.gap import Gap
+from stepstream.spool import adoption, names
 from stepstream.spool.segment import SegmentHeader, read_entries, read_header
 from stepstream.tombstone import tombstones
 from stepstream.transport import Answer, Rejected, Transport, Unavailable
 from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
 
-AHEAD_PATIENCE_S: Final = 30.0
-"""How long frames wait for lower numbers that another process may be delivering, before these count as lost."""
+BEHIND: Final = "another process has segments that come before it, and has delivered nothing of them for a while"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +31,33 @@ class SyncReport:
     """Durable on the server now, duplicates of earlier deliveries included."""
     refused: int = 0
     """Frames that the server will never take."""
+    damaged: int = 0
+    """Segments that could not be read to their end and are kept under another name."""
     problems: tuple[str, ...] = field(default=())
-    """What was left where it is, or cut off, and why."""
+    """What could not be read, and why."""
+    left: tuple[str, ...] = field(default=())
+    """Segments that hold frames and stay, each with the reason."""
+    busy: int = 0
+    """Segments that another process was delivering."""
 
     def __add__(self, other: "SyncReport") -> "SyncReport":
         return SyncReport(
             segments=self.segments + other.segments,
             frames=self.frames + other.frames,
             refused=self.refused + other.refused,
+            damaged=self.damaged + other.damaged,
             problems=self.problems + other.problems,
+            left=self.left + other.left,
+            busy=self.busy + other.busy,
         )
+
+    def again(self, later: "SyncReport") -> "SyncReport":
+        """With a later pass over the same directory, which knows what is left."""
+        return replace(self + later, left=later.left, busy=later.busy)
+
+
+class Behind(Exception):
+    """Somebody else has lower numbers of this writer and does not deliver them."""
 
 
 async def deliver_orphans(
@@ -52,20 +69,26 @@ async def deliver_orphans(
     patience_s: float | None = None,
     progress: Callable[[SyncReport], None] = lambda report: None,
 ) -> SyncReport:
-    """Deliver every segment in `directory` whose writer is dead, lowest numbers first.
+    """Deliver every segment in `directory` whose writer is dead or has ended its run, lowest numbers first.
 
     `tracking_uri` restricts it to segments meant for that server. A server that is away is waited for, at most
     `patience_s` seconds in a row if given. Raises Rejected or Unavailable with the segment given back.
     """
     report = SyncReport()
+    behind: set[tuple[str, int]] = set()
     for path in sorted(adoption.find_segments(directory)):
-        report += await _deliver_if_orphan(path, transport, tracking_uri, everything, patience_s)
+        report += await _deliver_if_orphan(path, transport, tracking_uri, everything, patience_s, behind)
         progress(report)
     return report
 
 
 async def _deliver_if_orphan(
-    path: Path, transport: Transport, tracking_uri: str | None, everything: bool, patience_s: float | None
+    path: Path,
+    transport: Transport,
+    tracking_uri: str | None,
+    everything: bool,
+    patience_s: float | None,
+    behind: set[tuple[str, int]],
 ) -> SyncReport:
     try:
         header = adoption.header_of(path)
@@ -73,39 +96,77 @@ async def _deliver_if_orphan(
             return SyncReport()
         verdict = adoption.judge(path, header, everything=everything)
         if verdict != "take":
-            reason = {
-                "alive": "its writer is running and delivers it itself",
-                "foreign": f"its writer ran on {header.owner.host}; --everything takes it",
-                "recent": f"{header.owner.host} wrote to it within the hour and may still be running",
-            }[verdict]
-            return SyncReport(problems=(f"{path.name}: {reason}",))
+            return _left(path, _reason(path, header, verdict), busy=verdict == "alive" and names.is_claimed(path))
+        if (header.run_id, header.writer) in behind:
+            return _left(path, BEHIND)
         claimed = adoption.claim(path)
     except FileNotFoundError:
-        return SyncReport()  # delivered or taken by another process meanwhile
+        return SyncReport(busy=1)  # delivered or taken by another process meanwhile
     except (OSError, SpoolDamaged) as error:
-        return SyncReport(problems=(f"{path.name}: {error}",))
+        return _left(path, str(error))
     if claimed is None:
-        return SyncReport()
+        return SyncReport(busy=1)
     try:
-        report = await _deliver(claimed, header, transport, patience_s)
+        return await _deliver(claimed, header, transport, patience_s)
+    except Behind:
+        behind.add((header.run_id, header.writer))
+        return _left(adoption.release(claimed, header.owner), BEHIND)
+    except OSError as error:
+        return _left(adoption.release(claimed, header.owner), str(error))
     except BaseException:
-        adoption.release(claimed)
+        adoption.release(claimed, header.owner)
         raise
-    claimed.unlink(missing_ok=True)
-    return replace(report, segments=1)
+
+
+def _reason(path: Path, header: SegmentHeader, verdict: adoption.Verdict) -> str:
+    if verdict == "alive":
+        return "another process is delivering it" if names.is_claimed(path) else "its writer is running and delivers it"
+    if verdict == "foreign":
+        return f"its writer ran on {header.owner.host}; --everything takes it"
+    return f"{header.owner.host} wrote to it within the hour and may still be running"
+
+
+def _left(path: Path | None, reason: str, *, busy: bool = False) -> SyncReport:
+    """The segment stays; said only where it holds frames."""
+    if path is None:
+        return SyncReport(busy=1)
+    try:
+        said = (f"{path.name}: {reason}",) if adoption.holds_frames(path) else ()
+    except FileNotFoundError:
+        return SyncReport(busy=1)
+    except OSError:
+        said = (f"{path.name}: {reason}",)
+    return SyncReport(left=said, busy=int(busy))
 
 
 async def _deliver(path: Path, header: SegmentHeader, transport: Transport, patience_s: float | None) -> SyncReport:
-    report = SyncReport()
-    problems: list[str] = []
-    for frames in _batches(path, problems):
-        report += await _post_all(frames, path, header, transport, patience_s)
-    return replace(report, problems=(*report.problems, *problems))
+    """All that can be read; then the segment goes, or is kept under another name if there was more."""
+    report = SyncReport(segments=1)
+    try:
+        for frames in _batches(path):
+            report += await _post_all(frames, path, header, transport, patience_s)
+    except SpoolDamaged as error:
+        return report + _put_away(path, error)
+    adoption.remove(path)
+    return report
 
 
-def _batches(path: Path, problems: list[str]) -> Iterator[list[bytes]]:
+def _put_away(path: Path, error: SpoolDamaged) -> SyncReport:
+    name = path.name.partition(".")[0]
+    if error.is_cut_off and adoption.was_open(path):
+        # What a writer killed in the middle of a write leaves behind: it never said that this frame was safe.
+        adoption.remove(path)
+        return SyncReport(problems=(f"{name}: {error}; everything before that is delivered",))
+    kept = adoption.keep_damaged(path)
+    problem = f"{name}: {error}; everything before that is delivered, and the file is kept as {kept.name}"
+    return SyncReport(damaged=1, problems=(problem,))
+
+
+def _batches(path: Path) -> Iterator[list[bytes]]:
+    """The frames of a segment, as many as a request takes; raises SpoolDamaged after the last that can be read."""
     batch: list[bytes] = []
     size = 0
+    damage: SpoolDamaged | None = None
     with path.open("rb") as file:
         read_header(file)
         try:
@@ -116,30 +177,34 @@ def _batches(path: Path, problems: list[str]) -> Iterator[list[bytes]]:
                 batch.append(entry.payload)
                 size += len(entry.payload)
         except SpoolDamaged as error:
-            # What a writer killed in the middle of a write leaves behind: all frames before it are whole.
-            problems.append(f"{path.name.split('.')[0]}: {error}; everything before that is delivered")
+            damage = error
     if batch:
         yield batch
+    if damage is not None:
+        raise damage
 
 
 async def _post_all(
     frames: list[bytes], path: Path, header: SegmentHeader, transport: Transport, patience_s: float | None
 ) -> SyncReport:
-    """Until every frame is stored or refused."""
+    """Until every frame is stored or refused. Raises Behind."""
     report = SyncReport()
-    waiting_since = time.monotonic()
-    while frames:
+    gap = Gap()
+    while True:
         answer = await _post(frames, transport, patience_s)
         ahead = {index for index, _ in answer.ahead}
         refused = len(answer.refused)
         report += SyncReport(frames=len(frames) - len(ahead) - refused, refused=refused)
         frames = [frames[index] for index in sorted(ahead)]
-        if frames:
-            await asyncio.sleep(AHEAD_WAIT_S)
-            late = time.monotonic() - waiting_since > AHEAD_PATIENCE_S
-            if late or not adoption.lower_segments(path.parent, header.run_id, header.writer, header.number):
-                await _give_up_lower(answer, header, transport, patience_s)
-    return report
+        if not frames:
+            return report
+        await asyncio.sleep(AHEAD_WAIT_S)
+        owned = adoption.lower_segments(path.parent, header.run_id, header.writer, header.number)
+        verdict = gap.seen(max(mark for _, mark in answer.ahead), owned=owned)
+        if verdict == "leave":
+            raise Behind
+        if verdict == "fill":
+            await _give_up_lower(answer, header, transport, patience_s)
 
 
 async def _give_up_lower(answer: Answer, header: SegmentHeader, transport: Transport, patience_s: float | None) -> None:

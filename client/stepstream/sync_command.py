@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
+from typing import Final
 
 from stepstream import settings
 from stepstream.artifacts import leftovers
@@ -13,10 +15,13 @@ from stepstream.spool import adoption
 from stepstream.sync import SyncReport, deliver_orphans
 from stepstream.transport import Rejected, Transport, Unavailable
 
+BUSY_WAIT_S: Final = 0.5
+"""Between two looks at what another process is delivering."""
+
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
-    parser = subparsers.add_parser("sync", help="deliver what killed processes left in the spool")
+    parser = subparsers.add_parser("sync", help="deliver what ended runs and killed processes left in the spool")
     parser.add_argument("directory", nargs="?", type=Path, help="the spool (default: STEPSTREAM_SPOOL_DIR)")
     parser.add_argument("--tracking-uri", help="deliver everything to this server, wherever it was meant to go")
     parser.add_argument("--everything", action="store_true", help="also what processes on other hosts left here")
@@ -30,33 +35,52 @@ def _run(arguments: argparse.Namespace) -> int:
     stored, problems, away = asyncio.run(_deliver_artifacts(loaded, arguments))
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    for problem in (*report.problems, *problems):
+    for problem in dict.fromkeys((*report.problems, *report.left, *problems)):
         print(f"left: {problem}", file=sys.stderr)
     print(f"{report.frames} frames of {report.segments} segments are on the server, {report.refused} were refused")
+    if report.left or report.damaged:
+        print(f"{len(set(report.left))} segments with frames are left, {report.damaged} are damaged and kept")
     if stored or problems:
         print(f"{stored} artifacts are stored")
-    return 1 if failed or away or report.refused else 0
+    return 1 if failed or away or report.refused or report.damaged or report.left or problems else 0
 
 
 async def _deliver(loaded: settings.Settings, arguments: argparse.Namespace) -> tuple[SyncReport, bool]:
     """To the server that was named, or each segment to the one that it was meant for."""
-    total, failed = SyncReport(), False
-    servers = [arguments.tracking_uri] if arguments.tracking_uri else sorted(_servers(loaded.spool_dir))
-    for server in servers:
+    if arguments.tracking_uri:
+        servers, total, failed = {arguments.tracking_uri}, SyncReport(), False
+    else:
+        servers, unread = _servers(loaded.spool_dir)
+        total, failed = SyncReport(left=unread), False
+    for server in sorted(servers):
         async with Transport(server.rstrip("/"), loaded.token) as transport:
             try:
-                total += await deliver_orphans(
-                    loaded.spool_dir,
-                    transport,
-                    tracking_uri=None if arguments.tracking_uri else server,
-                    everything=arguments.everything,
-                    patience_s=arguments.patience,
-                    progress=_show,
-                )
+                total += await _deliver_to(server, transport, loaded, arguments)
             except (Unavailable, Rejected) as error:
                 failed = True
                 print(f"{server}: {error}. What is left stays in {loaded.spool_dir}.", file=sys.stderr)
     return total, failed
+
+
+async def _deliver_to(
+    server: str, transport: Transport, loaded: settings.Settings, arguments: argparse.Namespace
+) -> SyncReport:
+    """Until nobody else is at it any more, or for as long as a server would be waited for."""
+    total = SyncReport()
+    deadline = time.monotonic() + arguments.patience
+    while True:
+        report = await deliver_orphans(
+            loaded.spool_dir,
+            transport,
+            tracking_uri=None if arguments.tracking_uri else server,
+            everything=arguments.everything,
+            patience_s=arguments.patience,
+            progress=_show,
+        )
+        total = total.again(report)
+        if not report.busy or time.monotonic() > deadline:
+            return total
+        await asyncio.sleep(BUSY_WAIT_S)
 
 
 async def _deliver_artifacts(loaded: settings.Settings, arguments: argparse.Namespace) -> tuple[int, list[str], bool]:
@@ -75,14 +99,18 @@ async def _deliver_artifacts(loaded: settings.Settings, arguments: argparse.Name
     return stored, problems, away
 
 
-def _servers(directory: Path) -> set[str]:
+def _servers(directory: Path) -> tuple[set[str], tuple[str, ...]]:
+    """Where the segments were meant to go, and those that do not say it."""
     servers: set[str] = set()
+    unread: list[str] = []
     for path in adoption.find_segments(directory):
         try:
             servers.add(adoption.header_of(path).tracking_uri)
+        except FileNotFoundError:
+            continue  # delivered meanwhile
         except (OSError, SpoolDamaged) as error:
-            print(f"left: {path.name}: {error}", file=sys.stderr)
-    return servers
+            unread.append(f"{path.name}: {error}")
+    return servers, tuple(unread)
 
 
 def _show(report: SyncReport) -> None:

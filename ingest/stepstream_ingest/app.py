@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final
 
 import orjson
@@ -25,6 +27,7 @@ from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.drain import Drain
 from stepstream_ingest.errors import ApiError, DatabaseAway
+from stepstream_ingest.hearing import Hearing
 from stepstream_ingest.logs import Logs
 from stepstream_ingest.mlflow.artifacts import MlflowArtifactRoutes
 from stepstream_ingest.mlflow.browser import BrowserRoutes
@@ -56,6 +59,11 @@ READER_CONNECTIONS: Final = 3
 REAPER_SHARE: Final = 6
 """Silent runs are looked for this many times within the time after which they are given up."""
 
+LATE_S: Final = 5.0
+"""An event loop that wakes so much later than it wanted to has heard nobody meanwhile."""
+CLIENT_PAUSE_S: Final = 30.0
+"""The longest pause of a client between two tries: after an outage it may only come back then."""
+
 
 def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     """The application, and the switch that drains it."""
@@ -71,7 +79,8 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     )
     admission = Admission(max_bytes=config.queue_bytes, max_requests=config.queue_requests)
     compaction = Compaction(database)
-    FrameRoutes(queue, admission, compaction.delay_s).add_to(app)
+    hearing = Hearing(Path(config.tally).with_name("unheard") if config.tally else None)
+    FrameRoutes(queue, admission, compaction.delay_s, hearing.interrupted).add_to(app)
     ReadRoutes(History(readers)).add_to(app)
     retention = Retention(database)
     store = open_store(config.artifact_root, bytes.fromhex(config.artifact_secret), os.environ)
@@ -98,7 +107,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     async def run(_: web.Application) -> AsyncIterator[None]:
         queue.start()
         appends.start()
-        background = [asyncio.create_task(_reap(heartbeats, config.heartbeat_timeout_s))]
+        background = [asyncio.create_task(_reap(heartbeats, hearing, config.heartbeat_timeout_s))]
         if config.compaction:
             background += [asyncio.create_task(compaction.run()), asyncio.create_task(retention.run())]
         yield
@@ -111,6 +120,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
         await database.close()
         await readers.close()
         await store.close()
+        hearing.close()
 
     app.cleanup_ctx.append(run)
     return app, drain
@@ -147,13 +157,18 @@ def _add_operations(app: web.Application, database: Database, drain: Drain) -> N
     app.router.add_get(paths.METRICS, metrics)
 
 
-async def _reap(heartbeats: Heartbeats, timeout_s: float) -> None:
+async def _reap(heartbeats: Heartbeats, hearing: Hearing, timeout_s: float) -> None:
     # Every worker does this: it is one idempotent statement, and no worker is special.
+    pause_s = timeout_s / REAPER_SHARE
     while True:
-        await asyncio.sleep(timeout_s / REAPER_SHARE)
+        before = time.time()
+        await asyncio.sleep(pause_s)
+        if time.time() - before > 2 * pause_s + LATE_S:
+            hearing.interrupted()  # the machine slept, or this process was stopped
         try:
-            lost = await heartbeats.fail_silent_runs(timeout_s)
+            lost = await heartbeats.fail_silent_runs(timeout_s, hearing.lasts_s() - min(timeout_s, CLIENT_PAUSE_S))
         except DatabaseAway as error:
+            hearing.interrupted()
             LOGGER.warning("silent runs were not looked for: %s", error)
             continue
         if lost:

@@ -264,6 +264,7 @@ async def test_what_another_host_left_is_delivered_when_everything_is_asked_for(
     refused = await asyncio.to_thread(subprocess.run, sync, capture_output=True, text=True, timeout=60)
     assert "elsewhere" in refused.stdout + refused.stderr
     assert "--everything" in refused.stdout + refused.stderr
+    assert refused.returncode == 1
     assert await stored.count(server.database_url, run_id) == 0
     done = await asyncio.to_thread(subprocess.run, [*sync, "--everything"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -51,6 +51,52 @@ async def test_finish_keeps_its_limit_and_says_where_the_rest_lies(nowhere, tmp_
     assert run.finish() is report
 
 
+def sync(spool, server) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "stepstream.cli", "sync", str(spool), "--tracking-uri", server.url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+async def test_sync_delivers_what_a_finished_run_left_while_its_process_lives(server_factory, nowhere, tmp_path):
+    server = server_factory()
+    run = stepstream.start_run(tracking_uri=nowhere, spool_dir=tmp_path / "spool")
+    other = stepstream.start_run(tracking_uri=nowhere, spool_dir=tmp_path / "spool")
+    for step in range(100):
+        run.log({"loss": float(step)}, step=step)
+        other.log({"loss": float(step)}, step=step)
+    assert not (await asyncio.to_thread(run.finish, "FINISHED", 0.5)).delivered
+    assert not await asyncio.to_thread(other.flush, 0.5)
+    done = await asyncio.to_thread(sync, tmp_path / "spool", server)
+    assert await stored.count(server.database_url, run.run_id) == 100
+    # The other one is still written to: that is said, and is no success.
+    assert await stored.count(server.database_url, other.run_id) == 0
+    assert done.returncode == 1
+    assert "its writer is running" in done.stderr
+    await asyncio.to_thread(other.finish, "FINISHED", 0.5)
+    done = await asyncio.to_thread(sync, tmp_path / "spool", server)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert await stored.count(server.database_url, other.run_id) == 100
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+async def test_the_next_run_of_the_same_process_delivers_what_a_finished_one_left(server_factory, tmp_path):
+    server = server_factory()
+    await asyncio.to_thread(server.stop)
+    run = stepstream.start_run(tracking_uri=server.url, spool_dir=tmp_path / "spool")
+    run.log({"loss": 1.0}, step=0)
+    assert not (await asyncio.to_thread(run.finish, "FINISHED", 0.5)).delivered
+    # A run that ends before the server is back gives back what it had taken.
+    second = stepstream.start_run(tracking_uri=server.url, spool_dir=tmp_path / "spool")
+    await asyncio.to_thread(second.finish, "FINISHED", 1.0)
+    await asyncio.to_thread(server.restart)
+    third = stepstream.start_run(tracking_uri=server.url, spool_dir=tmp_path / "spool")
+    deadline = time.monotonic() + 20
+    while len(list((tmp_path / "spool").glob("*.claim-*"))):
+        assert time.monotonic() < deadline, list((tmp_path / "spool").iterdir())
+        await asyncio.sleep(0.1)
+    assert (await asyncio.to_thread(third.finish)).delivered
+    assert await stored.count(server.database_url, run.run_id) == 1
+
+
 async def test_a_full_buffer_drops_counts_and_says_so_once(nowhere, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("stepstream.run.Run._launch", lambda run: None)
     run = stepstream.start_run(tracking_uri=nowhere, spool_dir=tmp_path, buffer_bytes=2**16)

@@ -1,9 +1,12 @@
 import asyncio
 import base64
+import gzip
 import random
+import zlib
 
 import pytest
 
+from stepstream_ingest.write import routes
 from stepstream_schema import batch, limits, paths
 from stepstream_schema.records import Dataset, Params, Status, Tags
 from tests.integration.app import RUN, WRITER, fetch, frame, get, metrics, post, running, start, stored_points
@@ -177,6 +180,32 @@ async def test_a_request_beyond_the_bounds_is_told_so(database_url):
         too_many = await client.post(paths.FRAMES, data=batch.pack([b""] * (limits.MAX_FRAMES_PER_REQUEST + 1)))
         assert too_many.status in (400, 413)
         assert (await too_many.json())["message"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "GZIP", "identity, gzip"])
+async def test_a_compressed_body_is_refused_before_it_is_inflated(database_url, encoding):
+    body = (zlib if encoding == "deflate" else gzip).compress(batch.pack([frame(1, start())]))
+    async with running(database_url) as client:
+        response = await client.post(paths.FRAMES, data=body, headers={"Content-Encoding": encoding})
+        assert response.status == 415, await response.text()
+        assert (await response.json())["error_code"] == "UNSUPPORTED_MEDIA_TYPE"
+        as_it_is = await client.post(
+            paths.FRAMES, data=batch.pack([frame(1, start())]), headers={"Content-Encoding": "identity"}
+        )
+        assert as_it_is.status == 200
+
+
+async def test_a_body_that_stops_half_way_gives_its_room_back(database_url, monkeypatch):
+    monkeypatch.setattr(routes, "BODY_TIMEOUT_S", 0.5)
+    async with running(database_url, queue_requests=1) as client:
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        head = f"POST {paths.FRAMES} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        writer.write(head.encode() + b"half of it")
+        await asyncio.sleep(0.1)
+        assert (await client.post(paths.FRAMES, data=batch.pack([frame(1, start())]))).status == 429
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 408")
+        assert (await post(client, frame(1, start())))["stored"] == 1
+        writer.close()
 
 
 async def test_a_full_queue_turns_requests_away_and_says_when_to_come_again(database_url):

@@ -1,6 +1,8 @@
 import asyncio
+import time
 
-from stepstream_schema import paths
+from stepstream_ingest.compact import backlog
+from stepstream_schema import batch, paths
 from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
 
 
@@ -61,3 +63,32 @@ async def test_a_silent_run_that_promised_nothing_is_left_alone(database_url):
         rows = await fetch(database_url, "SELECT pg_sleep(0.5)")
         assert rows
         assert (await get(client, paths.run(RUN)))["status"] == "RUNNING"
+
+
+async def status_for(client, seconds: float) -> set[str]:
+    """Every status that the run is seen with."""
+    seen = set()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        seen.add((await get(client, paths.run(RUN)))["status"])
+        await asyncio.sleep(0.05)
+    return seen
+
+
+async def test_a_run_is_not_given_up_for_a_silence_in_which_no_server_was_there(database_url):
+    async with running(database_url) as client:
+        await post(client, frame(1, start(heartbeat_s=1)))
+    await fetch(database_url, "UPDATE writers SET seen_at = seen_at - interval '1 hour'")
+    async with running(database_url, heartbeat_timeout_s=0.3) as client:
+        assert await status_for(client, 3.5) == {"RUNNING"}
+        assert "FAILED" in await status_for(client, 2.0)
+
+
+async def test_a_run_is_not_given_up_while_clients_are_turned_away(database_url, monkeypatch):
+    async with running(database_url, heartbeat_timeout_s=0.3, compaction=False) as client:
+        await post(client, frame(1, start(heartbeat_s=1)))
+        monkeypatch.setattr(backlog, "HARD_BYTES", 0)
+        for seq in range(2, 8):
+            response = await client.post(paths.FRAMES, data=batch.pack([frame(seq)]))
+            assert response.status == 429
+            assert await status_for(client, 1.0) == {"RUNNING"}

@@ -1,22 +1,19 @@
 """Segments whose writer is gone: which they are, and how exactly one process takes each."""
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from stepstream import process
+from stepstream.errors import SpoolDamaged
 from stepstream.process import ProcessId
 from stepstream.spool import names
 from stepstream.spool.segment import SegmentHeader, read_header
 
 FOREIGN_QUIET_S: Final = 3600.0
 """A segment that another host was still writing to is left alone until it has been quiet for this long."""
-
-NOT_IN_NAMES: Final = re.compile(r"[^0-9A-Za-z]")
-"""What a part of a claim's token may not hold, since it is part of a file's name."""
 
 Verdict: TypeAlias = Literal["take", "alive", "foreign", "recent"]
 
@@ -38,20 +35,31 @@ def header_of(path: Path) -> SegmentHeader:
         return read_header(file)
 
 
+def holds_frames(path: Path) -> bool:
+    """Whether anything lies behind the header; where that is damaged nobody can tell, and anything counts."""
+    with path.open("rb") as file:
+        try:
+            read_header(file)
+        except SpoolDamaged:
+            return path.stat().st_size > 0
+        return bool(file.read(1))
+
+
 def verdict(
     *, state: str, owner: ProcessId, here: ProcessId, quiet_s: float, everything: bool, claimer_dead: bool | None
 ) -> Verdict:
     """Whether a segment may be taken.
 
-    On this host: when its writer, or the process that had claimed it, is dead. From another host: only when
-    `everything` is asked for, and one that may still be written to, or is being delivered, only after a quiet hour.
+    On this host: when its writer has ended its run, or when its writer, or the process that had claimed it, is dead.
+    From another host: only when `everything` is asked for, and one that may still be written to, or is being
+    delivered, only after a quiet hour.
     """
     dead = claimer_dead if state.startswith("claim-") else process.is_dead(owner, here)
     if dead is not None:
         return "take" if dead else "alive"
     if not everything:
         return "foreign"
-    return "take" if state == "seg" or quiet_s >= FOREIGN_QUIET_S else "recent"
+    return "take" if state == "seg" or names.is_left(state) or quiet_s >= FOREIGN_QUIET_S else "recent"
 
 
 def judge(path: Path, header: SegmentHeader, *, everything: bool) -> Verdict:
@@ -71,12 +79,33 @@ def judge(path: Path, header: SegmentHeader, *, everything: bool) -> Verdict:
 
 def claim(path: Path) -> Path | None:
     """Take the segment: exactly one of several processes gets it. Where it lies now; None when another was faster."""
-    return _rename(path, f"claim-{_token(process.current())}")
+    name = names.parse(path)
+    assert name is not None
+    return _rename(path, f"claim-{names.token(process.current())}.was_{names.origin(name.state)}")
 
 
-def release(path: Path) -> None:
-    """Give a claimed segment back, undelivered."""
-    _rename(path, "seg")
+def release(path: Path, owner: ProcessId) -> Path | None:
+    """Give a claimed segment back, undelivered, as it was: `owner` is its writer's process. Where it lies then."""
+    name = names.parse(path)
+    assert name is not None
+    before = names.origin(name.state)
+    return _rename(path, names.left_state(owner) if before == names.LEFT else before)
+
+
+def was_open(path: Path) -> bool:
+    """Whether the writer of a claimed segment has never closed it: it was killed."""
+    name = names.parse(path)
+    return name is not None and names.origin(name.state) == "open"
+
+
+def keep_damaged(path: Path) -> Path:
+    """Put a claimed segment aside, for people; where it lies then."""
+    return path.rename(names.damaged(path))
+
+
+def remove(path: Path) -> None:
+    """A claimed segment is delivered."""
+    path.unlink(missing_ok=True)
 
 
 def lower_segments(directory: Path, run_id: str, writer: int, number: int) -> bool:
@@ -96,19 +125,14 @@ def _rename(path: Path, state: str) -> Path | None:
     return target
 
 
-def _token(owner: ProcessId) -> str:
-    parts = (str(owner.pid), owner.start, owner.boot_id, owner.host, owner.namespace)
-    return ".".join(NOT_IN_NAMES.sub("_", part) for part in parts)
-
-
 def _claimer_dead(state: str, here: ProcessId) -> bool | None:
     """Whether the process that claimed the segment is dead; None when this host cannot tell."""
     pid, start, boot, host, namespace = [*state.removeprefix("claim-").split("."), "", "", "", "", ""][:5]
-    mine = _token(here).split(".")
+    mine = names.token(here).split(".")
     if host != mine[3] or not pid.isdigit():
         return None
     if boot != mine[2]:
         return True
     if namespace != mine[4]:
         return None
-    return _token(process.of(int(pid))).split(".")[1] != start
+    return names.token(process.of(int(pid))).split(".")[1] != start

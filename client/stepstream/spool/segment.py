@@ -93,7 +93,7 @@ def read_entries(file: BinaryIO) -> Iterator[Entry]:
         except SpoolDamaged as error:
             left = file.seek(0, os.SEEK_END) - offset
             message = f"{error}; the {left} bytes from there on cannot be read"
-            raise SpoolDamaged(message, unreadable_bytes=left) from None
+            raise SpoolDamaged(message, unreadable_bytes=left, is_cut_off=error.is_cut_off) from None
         if payload is None:
             return
         following = offset + PREFIX.size + len(payload)
@@ -107,13 +107,13 @@ def _read_payload(file: BinaryIO, most: int) -> bytes | None:
     if not prefix:
         return None
     if len(prefix) < PREFIX.size:
-        raise SpoolDamaged("the last entry is cut off in its prefix")
+        raise SpoolDamaged("the last entry is cut off in its prefix", is_cut_off=True)
     length, checksum = PREFIX.unpack(prefix)
     if not 0 < length <= most:
         raise SpoolDamaged(f"an entry states {length} bytes, and it may have 1 to {most}")
     payload = file.read(length)
     if len(payload) < length:
-        raise SpoolDamaged("the last entry is cut off")
+        raise SpoolDamaged("the last entry is cut off", is_cut_off=True)
     if zlib.crc32(payload) != checksum:
         raise SpoolDamaged("an entry does not match its checksum")
     return payload

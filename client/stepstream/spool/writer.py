@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from stepstream.process import ProcessId
-from stepstream.spool import segment
+from stepstream.spool import names, segment
 from stepstream.spool.names import SegmentName
 
 SEGMENT_BYTES: Final = 8 * 2**20
@@ -93,11 +93,13 @@ class SpoolWriter:
                 self._total -= self._sizes.pop(each, 0)
 
     def close(self, *, keep: bool) -> None:
-        """End the segment that is being written; with `keep` it stays for a later delivery, else it is removed."""
+        """End the segment that is being written. With `keep` all stay, for whoever delivers them; else they go."""
         if self._descriptor is not None:
             self._end_segment()
-        if not keep:
-            for number in list(self._sizes):
+        for number in list(self._sizes):
+            if keep:
+                self._leave(number)
+            else:
                 self.remove(number)
 
     def _check_room(self, size: int) -> None:
@@ -162,6 +164,18 @@ class SpoolWriter:
             pass  # somebody else has claimed or delivered it, which is as good
         except OSError as error:  # it is found by its old name, too
             self.last_error = f"segment {self.number} could not be renamed: {error}"
+
+    def _leave(self, number: int) -> None:
+        """Name it so that others may deliver it while this process lives."""
+        left = self._path(number, names.left_state(self._owner))
+        for state in ("seg", "open"):
+            try:
+                os.rename(self._path(number, state), left)
+            except FileNotFoundError:
+                continue  # or somebody else has it already, which is as good
+            except OSError as error:  # it is delivered when this process has ended
+                self.last_error = f"segment {number} could not be renamed: {error}"
+            return
 
     def _write(self, data: bytes) -> Location:
         assert self._descriptor is not None

@@ -11,6 +11,9 @@ class Heartbeats:
         self._database = database
         self._sql = sql.queries("tracking")
 
-    async def fail_silent_runs(self, timeout_s: float) -> int:
-        """Mark runs failed that have promised heartbeats and are not heard; how many."""
-        return len(await self._database.fetch(self._sql["fail_silent_runs"], timeout_s))
+    async def fail_silent_runs(self, timeout_s: float, hearing_s: float) -> int:
+        """Mark runs failed that have promised heartbeats and are not heard; how many.
+
+        `hearing_s` is for how long everybody could be heard: what was silent before that may have had no choice.
+        """
+        return len(await self._database.fetch(self._sql["fail_silent_runs"], timeout_s, hearing_s))

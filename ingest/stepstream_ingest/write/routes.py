@@ -22,6 +22,8 @@ from stepstream_schema.errors import FrameError
 RETRY_FULL_S: Final = 1
 RETRY_AWAY_S: Final = 2
 RETRY_BEHIND_S: Final = 2
+BODY_TIMEOUT_S: Final = 60.0
+"""A body that is still on its way then gives its room back: its sender waits no longer either."""
 
 
 class RefusedFrame(Struct, kw_only=True, frozen=True):
@@ -61,10 +63,17 @@ class Fates(Struct, kw_only=True, frozen=True):
 class FrameRoutes:
     """Admits, validates, submits and answers."""
 
-    def __init__(self, queue: CommitQueue, admission: Admission, delay_s: Callable[[], float | None]) -> None:
+    def __init__(
+        self,
+        queue: CommitQueue,
+        admission: Admission,
+        delay_s: Callable[[], float | None],
+        turned_away: Callable[[], None] = lambda: None,
+    ) -> None:
         self._queue = queue
         self._admission = admission
         self._delay_s = delay_s
+        self._turned_away = turned_away
 
     def add_to(self, app: web.Application) -> None:
         """Register the route."""
@@ -73,22 +82,27 @@ class FrameRoutes:
     @describes(body=bytes, body_type=paths.MSGPACK, answer=Fates)
     async def post(self, request: web.Request) -> web.Response:
         """Store frames; the answer names the fate of each."""
+        encodings = request.headers.getall("Content-Encoding", [])
+        if any(encoding.strip().lower() != "identity" for encoding in encodings):
+            # Admission counts bytes as they are sent; frames are compressed already.
+            message = f"frames are sent as they are, and not with Content-Encoding {', '.join(encodings)[:100]!r}"
+            raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
         size = request.content_length
         if size is None or size > limits.MAX_REQUEST_BYTES:
             stated = "states no length" if size is None else f"has {size} bytes"
             raise ApiError(413, "TOO_LARGE", f"a request {stated} and may have {limits.MAX_REQUEST_BYTES}; send less")
         delay = self._delay_s()
         if delay is None:
-            telemetry.REQUESTS_TURNED_AWAY.labels("compaction behind").inc()
+            self._turn_away("compaction behind")
             message = "compaction is behind; nothing of this request is stored"
             raise ApiError(429, "COMPACTION_BEHIND", message, RETRY_BEHIND_S)
         if not self._admission.try_admit(size):
-            telemetry.REQUESTS_TURNED_AWAY.labels("queue full").inc()
+            self._turn_away("queue full")
             raise ApiError(429, "QUEUE_FULL", "commits are behind; nothing of this request is stored", RETRY_FULL_S)
         self._measure()
         try:
             await asyncio.sleep(delay)
-            return await self._admitted(await request.read())
+            return await self._admitted(await _body(request))
         finally:
             self._admission.release(size)
             self._measure()
@@ -121,13 +135,27 @@ class FrameRoutes:
         try:
             committed = await self._queue.submit(candidates) if candidates else Committed((), (), ())
         except DatabaseAway as error:
-            telemetry.REQUESTS_TURNED_AWAY.labels("database away").inc()
+            self._turn_away("database away")
             raise ApiError(503, "DATABASE_AWAY", f"{error}; nothing is lost, send again", RETRY_AWAY_S) from error
         return _answer(candidates, places, refusals, committed)
+
+    def _turn_away(self, reason: str) -> None:
+        telemetry.REQUESTS_TURNED_AWAY.labels(reason).inc()
+        self._turned_away()
 
     def _measure(self) -> None:
         telemetry.QUEUE_BYTES.set(self._admission.bytes)
         telemetry.QUEUE_REQUESTS.set(self._admission.requests)
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError as error:
+        telemetry.REQUESTS_TURNED_AWAY.labels("body late").inc()
+        message = f"the body did not arrive within {BODY_TIMEOUT_S:g} s; nothing of this request is stored"
+        raise ApiError(408, "REQUEST_TIMEOUT", message) from error
 
 
 def _answer(

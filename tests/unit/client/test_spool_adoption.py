@@ -61,7 +61,7 @@ def judge(path: Path, *, everything: bool = False) -> str:
 
 def claim_as(path: Path, claimer: ProcessId) -> Path:
     """The segment, claimed by another process: as `claim` names it."""
-    target = path.with_name(f"{path.name.partition('.')[0]}.claim-{adoption._token(claimer)}")
+    target = path.with_name(f"{path.name.partition('.')[0]}.claim-{names.token(claimer)}")
     return path.rename(target)
 
 
@@ -179,24 +179,62 @@ print(sum(adoption.claim(Path(path)) is not None for path in sys.argv[1:]))
     assert all(".claim-" in path.name for path in adoption.find_segments(tmp_path))
 
 
-def test_what_is_given_back_can_be_claimed_again(tmp_path):
-    claimed = adoption.claim(left_by(LAST_BOOT, tmp_path))
-    adoption.release(claimed)
-    (path,) = adoption.find_segments(tmp_path)
-    assert path.suffix == ".seg"
+@pytest.mark.parametrize("state", ["open", "seg", names.left_state(HERE)], ids=["open", "closed", "left"])
+def test_what_is_given_back_has_the_name_it_had_and_can_be_claimed_again(tmp_path, state):
+    path = left_by(HERE, tmp_path, state=state)
+    claimed = adoption.claim(path)
+    assert adoption.release(claimed, HERE) == path
     assert adoption.claim(path) is not None
+
+
+def test_a_claim_of_an_older_version_is_given_back_as_closed(tmp_path):
+    claimed = claim_as(left_by(LAST_BOOT, tmp_path), HERE)
+    released = adoption.release(claimed, LAST_BOOT)
+    assert released is not None
+    assert released.name.endswith("-00000001.seg")
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_what_a_writer_left_behind_is_taken_while_its_process_lives(tmp_path, alive, everything):
+    for owner in (HERE, alive):
+        assert judge(left_by(owner, tmp_path, state=names.left_state(owner)), everything=everything) == "take"
+
+
+def test_what_a_writer_left_behind_on_another_host_is_taken_at_once_when_asked_for(tmp_path):
+    path = left_by(ELSEWHERE, tmp_path, state=names.left_state(ELSEWHERE))
+    assert judge(path) == "foreign"
+    assert judge(path, everything=True) == "take"
+
+
+def test_to_an_older_version_what_a_writer_left_behind_is_claimed_by_a_process_that_is_dead(tmp_path):
+    """Its `_claimer_dead` reads the same five parts, and knows no other sort of claim."""
+    name = names.SegmentName(RUN_ID, 7, 1, names.left_state(HERE))
+    assert names.parse(Path(str(name))) == name
+    assert adoption._claimer_dead(name.state, HERE)
+
+
+def test_only_what_lies_behind_a_header_is_a_frame(tmp_path):
+    path = left_by(HERE, tmp_path)
+    assert adoption.holds_frames(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: -len(encode_entry(b"frame"))])
+    assert not adoption.holds_frames(path)
+    path.write_bytes(b"")
+    assert not adoption.holds_frames(path)
+    path.write_bytes(bytes(50) + data)
+    assert adoption.holds_frames(path)
 
 
 def test_giving_back_what_is_gone_is_no_error(tmp_path):
     claimed = adoption.claim(left_by(LAST_BOOT, tmp_path))
     claimed.unlink()
-    adoption.release(claimed)
+    assert adoption.release(claimed, LAST_BOOT) is None
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("host", ["node-1.example.org", "höst", "a b/c", ""])
 def test_a_claim_is_a_segments_name_whatever_the_host_is_called(host):
-    state = f"claim-{adoption._token(replace(HERE, host=host, start='Mon Nov 23 11:50:31 2026'))}"
+    state = f"claim-{names.token(replace(HERE, host=host, start='Mon Nov 23 11:50:31 2026'))}"
     name = names.SegmentName(RUN_ID, 7, 1, state)
     assert names.parse(Path(str(name))) == name
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stepstream import process
 from stepstream.errors import SpoolDamaged
-from stepstream.spool import adoption
+from stepstream.spool import adoption, names
 from stepstream.spool.ledger import Ledger
 from stepstream.spool.reader import MAX_OPEN_FILES, SpoolReader
 from stepstream.spool.segment import read_entries, read_header
@@ -263,8 +263,8 @@ def test_closing_keeps_or_removes_everything(tmp_path):
         for frame in (b"one", b"two"):
             spool.append(frame)
         spool.close(keep=keep)
-        left = ["00000001.seg", "00000002.seg"] if keep else []
-        assert files(tmp_path / str(keep)) == left
+        left = names.left_state(process.current())
+        assert files(tmp_path / str(keep)) == ([f"00000001.{left}", f"00000002.{left}"] if keep else [])
 
 
 def test_a_frame_is_read_whatever_has_become_of_its_segments_name(tmp_path):

@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import time
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from stepstream_ingest import config
 from stepstream_ingest.artifacts.stores import root
 from stepstream_ingest.auth import authorised
 from stepstream_ingest.errors import ServerSetupError
+from stepstream_ingest.hearing import Hearing
 from stepstream_ingest.worker_config import WorkerConfig
 from stepstream_ingest.write.admission import Admission
 
@@ -66,3 +68,16 @@ def test_a_worker_is_told_what_its_supervisor_knows():
         dsn="postgresql://", token="t", worker=3, artifact_root=root.parse("s3://b/p"), artifact_secret="ab"
     )
     assert WorkerConfig.from_json(told.to_json()) == told
+
+
+def test_what_one_worker_did_not_hear_counts_for_all(tmp_path):
+    one, other, alone = (Hearing(path) for path in (tmp_path / "unheard", tmp_path / "unheard", None))
+    time.sleep(0.05)
+    assert min(hearing.lasts_s() for hearing in (one, other, alone)) >= 0.05
+    one.interrupted()
+    assert max(hearing.lasts_s() for hearing in (one, other)) < 0.05
+    assert alone.lasts_s() >= 0.05
+    later = Hearing(tmp_path / "unheard")
+    assert later.lasts_s() < one.lasts_s()
+    for hearing in (one, other, alone, later):
+        hearing.close()

@@ -41,7 +41,8 @@ UPDATE runs SET status = $2, end_time_ms = $3, status_time_ms = $3, status_write
 WHERE run_id = $1 AND status_time_ms <= $3
 
 -- name: fail_silent_runs
--- Runs whose writers have promised heartbeats and have all been silent for too long, by this server's clock.
+-- Runs whose writers have promised heartbeats and have all been silent for too long, by PostgreSQL's clock, while
+-- they could have been heard for as long.
 UPDATE runs AS r
 SET status = 'FAILED', lost = true, end_time_ms = (extract(epoch FROM heard.seen_at) * 1000)::bigint
 FROM (
@@ -52,6 +53,7 @@ FROM (
 ) AS heard
 WHERE r.run_id = heard.run_id AND r.status = 'RUNNING' AND heard.heartbeat_s > 0
     AND heard.seen_at < clock_timestamp() - make_interval(secs => greatest($1::float8, 4 * heard.heartbeat_s))
+    AND $2::float8 > greatest($1::float8, 4 * heard.heartbeat_s)
 RETURNING r.run_id
 
 -- name: new_experiment
