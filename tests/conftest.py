@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 
 from stepstream_ingest.migrations import migrate
@@ -15,6 +16,9 @@ from stepstream_ingest.postgres.cluster import Cluster
 from tests import stores
 from tests.servers import ServerProcess
 
+# Laws are tested, not times: on a busy machine any one example may take long.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 _numbers = itertools.count(1)
 
 
