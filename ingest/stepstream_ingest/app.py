@@ -21,7 +21,7 @@ from stepstream_ingest.artifacts.routes import ArtifactRoutes
 from stepstream_ingest.artifacts.serve import StoreRoutes
 from stepstream_ingest.artifacts.stores.directory import DirectoryStore
 from stepstream_ingest.artifacts.stores.open import open_store
-from stepstream_ingest.artifacts.stores.store import Store, StoreAway
+from stepstream_ingest.artifacts.stores.store import ObjectGone, Store, StoreAway, StoreRefused
 from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
@@ -187,6 +187,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _refusal(ApiError(503, "DATABASE_AWAY", str(error), RETRY_AWAY_S))
     except StoreAway as error:
         return _refusal(ApiError(503, "STORE_AWAY", str(error), RETRY_AWAY_S))
+    except ObjectGone as error:
+        return _refusal(ApiError(404, "RESOURCE_DOES_NOT_EXIST", str(error)))
+    except StoreRefused as error:
+        return _refusal(ApiError(400, "INVALID_PARAMETER_VALUE", str(error)))
     except web.HTTPRequestEntityTooLarge as error:
         return _refusal(ApiError(413, "TOO_LARGE", str(error.text)))
     except web.HTTPException as error:

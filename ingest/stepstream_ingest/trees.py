@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-RUN: Final = re.compile(r"(?:.+/)?([0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
-MODEL: Final = re.compile(r"(?:.+/)?models/m-([0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
+TREE: Final = re.compile(r"(?:.*?/)??(?:models/m-)?([0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
+"""The first run or model that is named: what comes after it is a path within its tree, whatever that looks like."""
 OF_RUN: Final = re.compile(r"runs:/+([0-9a-f]{32})(?:/(.*))?", re.DOTALL)
 OUR_SCHEME: Final = "mlflow-artifacts:"
 ELSEWHERE: Final = UUID(int=0)
@@ -24,7 +24,7 @@ class Place:
 
 def place(proxied: str) -> Place:
     """`7/<run id>/artifacts/model/MLmodel` is `model/MLmodel` in the tree of that run."""
-    match = MODEL.fullmatch(proxied) or RUN.fullmatch(proxied)
+    match = TREE.fullmatch(proxied)
     return Place(UUID(match[1]), match[2] or "") if match else Place(ELSEWHERE, proxied)
 
 

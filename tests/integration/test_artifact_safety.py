@@ -195,6 +195,66 @@ async def test_texts_tables_and_images_are_shown_from_their_beginning(database_u
         assert (await (await preview(client, "empty")).json())["text"] == ""
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"half": "\\ud800"}', "[" * 300 + "]" * 300, '{"\\udfff": 1}', "[" * 100_000 + "]" * 100_000],
+    ids=["half a character", "300 levels", "half a character in a name", "100000 levels"],
+)
+async def test_json_that_cannot_be_written_again_is_shown_as_text(database_url, text):
+    async with running(database_url) as client:
+        await put(client, "a.json", text.encode())
+        shown = await (await preview(client, "a.json")).json()
+        assert (shown["kind"], shown["text"]) == ("text", text)
+
+
+async def test_whole_numbers_that_a_browser_would_round_are_shown_as_text(database_url):
+    async with running(database_url) as client:
+        await put(client, "a.json", b'{"a": 123456789012345, "b": 18446744073709551616, "c": -99999999999999999999}')
+        value = (await (await preview(client, "a.json")).json())["value"]
+        assert value == {"a": 123456789012345, "b": "18446744073709551616", "c": "-99999999999999999999"}
+
+
+def parquet(*columns, names, **said):
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(list(columns), names=list(names)), out, **said)
+    return out.getvalue()
+
+
+async def test_values_that_python_has_no_word_for_are_shown_as_they_are(database_url):
+    bad = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\3\0\0\0"), pa.py_buffer(b"a\xffb")])
+    far = pa.array([2**31 - 1], pa.int32()).cast(pa.date32())
+    late = pa.array([2**62], pa.int64()).cast(pa.timestamp("us"))
+    listed = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), far)
+    async with running(database_url) as client:
+        await put(client, "a.parquet", parquet(bad, far, late, listed, names="abcd"))
+        shown = await (await preview(client, "a.parquet")).json()
+        assert shown["rows"] == [["a\ufffdb", str(2**31 - 1), str(2**62), "(list<element: date32[day]>)"]]
+
+
+async def test_columns_of_one_name_are_all_shown(database_url):
+    async with running(database_url) as client:
+        await put(client, "a.parquet", parquet(pa.array([1, 2]), pa.array([3, 4]), pa.array([5, 6]), names="aba"))
+        shown = await (await preview(client, "a.parquet")).json()
+        assert (shown["columns"], shown["rows"]) == (["a", "b", "a"], [[1, 3, 5], [2, 4, 6]])
+        many = [pa.array([number]) for number in range(250)]
+        await put(client, "b.parquet", parquet(*many, names=[f"c{number}" for number in range(250)]))
+        shown = await (await preview(client, "b.parquet")).json()
+        assert (len(shown["columns"]), shown["rows"], shown["more_columns"]) == (200, [list(range(200))], 50)
+        await put(client, "c.parquet", parquet(pa.array([], pa.int64()), names="a"))
+        shown = await (await preview(client, "c.parquet")).json()
+        assert (shown["columns"], shown["rows"], shown["rows_in_all"]) == (["a"], [], 0)
+
+
+async def test_a_table_that_unpacks_to_too_much_is_not_shown(database_url, monkeypatch):
+    monkeypatch.setattr("stepstream_ingest.artifacts.preview.UNPACKED_BYTES", 2**20)
+    bomb = parquet(pa.array(["x" * 2**21] * 4), names="a", compression="zstd", use_dictionary=False)
+    assert len(bomb) < 2**16
+    async with running(database_url) as client:
+        await put(client, "a.parquet", bomb)
+        response = await client.get(TREE + "/preview", params={"path": "a.parquet"})
+        assert response.status == 413
+
+
 async def test_long_listings_come_in_pages(database_url):
     async with running(database_url) as client:
         for number in range(25):

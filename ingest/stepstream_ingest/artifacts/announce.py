@@ -16,7 +16,7 @@ CONTENT_TYPE: Final = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}(;[ \w.=+\"-]{1,
 DEFAULT_TYPE: Final = "application/octet-stream"
 
 
-def announced(owner: UUID, rank: int | None, said: object) -> Announced:
+def announced(owner: UUID, rank: int | None, said: object, *, needs_md5: bool) -> Announced:
     """One file of a request. Raises ApiError."""
     if not isinstance(said, dict):
         raise invalid("each file is an object with path, size, sha256 and logged_at_ms")
@@ -34,7 +34,10 @@ def announced(owner: UUID, rank: int | None, said: object) -> Announced:
     sha256 = hashed(said.get("sha256"), path)
     if sha256 is not None and entry.size < 0:
         raise invalid(f"{path}: a file whose sha256 is known has a size")
-    return Announced(entry=entry, sha256=sha256, md5=_digest(said.get("md5", ""), 16, path))
+    md5 = _digest(said.get("md5", ""), 16, path)
+    if needs_md5 and not md5 and sha256 is not None and entry.size <= limits.SINGLE_PUT_BYTES:
+        raise invalid(f"{path}: the store of this server checks MD5; say the md5 of a file that is sent whole")
+    return Announced(entry=entry, sha256=sha256, md5=md5)
 
 
 def parts(said: object) -> list[tuple[int, int, str]]:

@@ -4,10 +4,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
-from uuid import UUID
+from typing import Final
 
-from stepstream_ingest.artifacts.stores.store import Listed, Store, object_id, object_key
+from stepstream_ingest.artifacts.stores.store import Listed, Store, discard, object_id, object_key
 from stepstream_ingest.database import Database
 from stepstream_schema import sql
 
@@ -60,13 +59,9 @@ class Collector:
         return uploads, found["objects"], found["bytes"]
 
     async def _give_up(self, grace_s: float) -> int:
-        rows = await self._database.fetch(self._sql["stale_uploads"], grace_s, AT_A_TIME)
+        rows = await self._database.fetch(self._sql["end_stale_uploads"], grace_s, AT_A_TIME)
         for row in rows:
-            key = object_key(row["upload_id"])
-            if row["parts_token"]:
-                await self._store.abort_parts(key, row["parts_token"])
-            await self._database.fetch(self._sql["end_upload"], row["upload_id"])
-            await self._store.delete([key])
+            await discard(self._store, row["upload_id"], row["parts_token"])
         return len(rows)
 
     async def _forget(self, grace_s: float, deadline: float) -> tuple[int, int]:
@@ -94,23 +89,29 @@ class Collector:
             if len(batch) == AT_A_TIME:
                 found = await self._remove_orphans(batch, before, dry_run=dry_run)
                 count, size, batch = count + found[0], size + found[1], []
-                if time.monotonic() > deadline and listed.parts_token is None:
+                # What comes after the objects has no order to go on from.
+                if time.monotonic() > deadline and listed.parts_token is None and not listed.is_fragment:
                     return count, size, last
         found = await self._remove_orphans(batch, before, dry_run=dry_run)
         return count + found[0], size + found[1], None
 
     async def _remove_orphans(self, batch: Sequence[Listed], before: datetime, *, dry_run: bool) -> tuple[int, int]:
-        old = [(found, listed) for listed in batch if listed.modified_at <= before and (found := object_id(listed.key))]
-        known = await self._known([found for found, _ in old])
-        orphans = [listed for found, listed in old if found not in known]
+        old = [listed for listed in batch if listed.modified_at <= before]
+        # Parts of what is whole are left over, whoever names the object.
+        parts = await self._unknown("under_way", [one for one in old if one.parts_token])
+        whole = await self._unknown("known_keys", [one for one in old if not one.parts_token and not one.is_fragment])
+        whole += [one for one in old if one.is_fragment]
         if not dry_run:
-            for listed in orphans:
-                if listed.parts_token:
-                    await self._store.abort_parts(listed.key, listed.parts_token)
-            await self._store.delete([listed.key for listed in orphans if not listed.parts_token])
-        return len(orphans), sum(listed.size for listed in orphans)
+            # Some stores list each part of an upload.
+            for key, token in dict.fromkeys((one.key, one.parts_token or "") for one in parts):
+                await self._store.abort_parts(key, token)
+            await self._store.delete([one.key for one in whole])
+        return len(parts) + len(whole), sum(one.size for one in (*parts, *whole))
 
-    async def _known(self, ids: Sequence[UUID]) -> set[Any]:
+    async def _unknown(self, query: str, found: Sequence[Listed]) -> list[Listed]:
+        """Those whose id a query does not find; a key that is none of ours stays."""
+        ids = {listed.key: one for listed in found if (one := object_id(listed.key))}
         if not ids:
-            return set()
-        return {row["object_id"] for row in await self._database.fetch(self._sql["known_keys"], list(ids))}
+            return []
+        known = {row[0] for row in await self._database.fetch(self._sql[query], list(ids.values()))}
+        return [listed for listed in found if listed.key in ids and ids[listed.key] not in known]

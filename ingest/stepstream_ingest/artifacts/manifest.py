@@ -111,15 +111,24 @@ class Manifest:
             await self._list(connection, [(entries[index][0], object_id) for index, object_id in found.items()])
         return set(found)
 
-    async def list_object(self, entry: Entry, object_id: UUID, sha256: bytes | None, upload: UUID | None) -> UUID:
-        """List a new object that the store holds; the object that the tree names, which may be an older twin."""
+    async def list_object(self, entry: Entry, sha256: bytes | None, upload_id: UUID) -> UUID | None:
+        """Finish an upload, and list its object, which the store holds; the object that the tree names.
+
+        That may be an older twin; None, and nothing is listed, where the upload was finished or given up before.
+        """
         async with self._database.connection() as connection, connection.transaction():
-            if await connection.fetchval(self._sql["store_object"], object_id, entry.size, sha256) is None:
-                twin = await connection.fetchval(self._sql["same_object"], sha256, entry.size)
-                object_id = twin or object_id
+            if await connection.fetchval(self._sql["finish_upload"], upload_id) is None:
+                return None
+            object_id = await self._stored(connection, upload_id, entry.size, sha256)
             await self._list(connection, [(entry, object_id)])
-            if upload is not None:
-                await connection.execute(self._sql["end_upload"], upload)
+        return object_id
+
+    async def _stored(self, connection: Connection, object_id: UUID, size: int, sha256: bytes | None) -> UUID:
+        # A twin may be collected between the two questions: then there is room for this one.
+        while await connection.fetchval(self._sql["store_object"], object_id, size, sha256) is None:
+            twin: UUID | None = await connection.fetchval(self._sql["same_object"], sha256, size)
+            if twin is not None:
+                return twin
         return object_id
 
     async def _list(self, connection: Connection, entries: Sequence[tuple[Entry, UUID]]) -> None:

@@ -19,9 +19,13 @@ TEXT_BYTES: Final = 256 * 2**10
 IMAGE_BYTES: Final = 16 * 2**20
 PARQUET_BYTES: Final = 64 * 2**20
 """Fetched at most for the first rows: one row group of the columns, and the footer."""
+UNPACKED_BYTES: Final = 512 * 2**20
+"""What the row groups of the first rows may have, by their own account, when they are unpacked."""
 ROWS: Final = 100
 COLUMNS: Final = 200
 CELL_CHARS: Final = 300
+EXACT_DIGITS: Final = 15
+"""Longer whole numbers are shown as text: a browser's numbers would round them."""
 
 IMAGES: Final = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -119,12 +123,47 @@ def _parquet_table(remote: _Remote) -> dict[str, Any]:
 
     try:
         file = pq.ParquetFile(pa.PythonFile(remote, mode="r"), pre_buffer=False)
-        names = file.schema_arrow.names[:COLUMNS]
-        batch = next(file.iter_batches(batch_size=ROWS, columns=names, use_threads=False), None)
-    except (pa.ArrowException, OSError) as error:
+        groups = _first_groups(file.metadata)
+        names = file.schema_arrow.names
+        # Asked for by name, those of one name come together; so only where there are too many.
+        some = names[:COLUMNS] if len(names) > COLUMNS else None
+        chosen = {"columns": some, "row_groups": groups, "use_threads": False}
+        batch = next(file.iter_batches(batch_size=ROWS, **chosen), None) if groups else None
+        shown = names[:COLUMNS] if batch is None else batch.schema.names[:COLUMNS]
+        # By columns: names may occur twice.
+        columns = [] if batch is None else [[_scalar(one) for one in column] for column in batch.columns[:COLUMNS]]
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ApiError(400, "MALFORMED", f"this Parquet file cannot be read: {error}") from error
-    rows = [] if batch is None else [[_cell(value) for value in row.values()] for row in batch.to_pylist()]
-    return _table(names, rows, total=file.metadata.num_rows, more_columns=len(file.schema_arrow.names) - len(names))
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return _table(shown, rows, total=file.metadata.num_rows, more_columns=len(names) - len(shown))
+
+
+def _first_groups(metadata: Any) -> list[int]:
+    """The row groups that hold the first rows. Raises ApiError where they unpack to too much."""
+    groups: list[int] = []
+    rows = size = 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        if group.num_rows:
+            groups.append(index)
+            rows, size = rows + group.num_rows, size + group.total_byte_size
+        if rows >= ROWS:
+            break
+    if size > UNPACKED_BYTES:
+        raise ApiError(413, "TOO_LARGE", "the first rows of this file unpack to too much to be shown; download it")
+    return groups
+
+
+def _scalar(scalar: Any) -> Any:
+    try:
+        return _cell(scalar.as_py())
+    except (ValueError, OverflowError, LookupError):
+        # A date beyond Python's years, or text that is not UTF-8; what lies in a list or struct has its type shown.
+        bare = getattr(scalar, "value", None)
+        if isinstance(bare, int):
+            return str(bare)
+        text = scalar.as_buffer() if hasattr(scalar, "as_buffer") else None
+        return f"({scalar.type})" if text is None else text.to_pybytes()[:CELL_CHARS].decode("utf-8", "replace")
 
 
 def _text(file: File, head: bytes) -> dict[str, Any]:
@@ -140,11 +179,24 @@ def _text(file: File, head: bytes) -> dict[str, Any]:
     if name.endswith((".csv", ".tsv")):
         return _csv(text, "\t" if name.endswith(".tsv") else ",", whole=whole)
     if whole and (name.endswith(".json") or "json" in file.content_type):
-        try:
-            return {"kind": "json", "value": json.loads(text, parse_constant=str), "size": file.size}
-        except (ValueError, RecursionError):
-            pass
+        found = _json(text, file.size)
+        if found is not None:
+            return found
     return {"kind": "text", "text": text, "truncated": not whole, "size": file.size}
+
+
+def _json(text: str, size: int) -> dict[str, Any] | None:
+    """None for what is no JSON, or none that can be written again: half a character, or too many levels."""
+    try:
+        said = {"kind": "json", "value": json.loads(text, parse_constant=str, parse_int=_whole), "size": size}
+        orjson.dumps(said)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return said
+
+
+def _whole(digits: str) -> int | str:
+    return int(digits) if len(digits) <= EXACT_DIGITS else digits
 
 
 def _is_utf8(head: bytes) -> bool:

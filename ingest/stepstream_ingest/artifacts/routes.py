@@ -16,7 +16,7 @@ from stepstream_ingest.artifacts.manifest import MAX_LISTED, File, Manifest, che
 from stepstream_ingest.artifacts.preview import Previews
 from stepstream_ingest.artifacts.stores.headers import DOWNLOAD_HEADERS
 from stepstream_ingest.artifacts.stores.store import Signed
-from stepstream_ingest.artifacts.uploads import Begun, Uploads
+from stepstream_ingest.artifacts.uploads import Begun, Told, Uploads
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.openapi import JSON, Nothing, describes
 from stepstream_schema import limits, paths
@@ -87,9 +87,10 @@ class ArtifactRoutes:
             raise invalid("rank is a whole number from 0, or null")
         answers: list[dict[str, Any] | None] = []
         good = []
+        needs_md5 = self._uploads.store.checksum == "md5"
         for said in _files(body):
             try:
-                good.append(announce.announced(owner, rank, said))
+                good.append(announce.announced(owner, rank, said, needs_md5=needs_md5))
                 answers.append(None)
             except ApiError as error:
                 answers.append({"state": "refused", "code": error.code, "message": error.message})
@@ -175,7 +176,7 @@ class ArtifactRoutes:
         if not isinstance(checksums, list) or not all(isinstance(one, str) for one in checksums):
             raise invalid("checksums is a list of base64 texts, one a part")
         try:
-            await self._uploads.complete(_uuid(text), size, sha256, checksums)
+            await self._uploads.complete(_uuid(text), Told(size=size, sha256=sha256, checksums=checksums))
         except ApiError as error:
             return {"upload_id": text, "state": "refused", "code": error.code, "message": error.message}
         return {"upload_id": text, "state": "stored"}

@@ -10,9 +10,18 @@ from typing import Any, Final
 from uuid import UUID
 
 from stepstream_ingest import telemetry
+from stepstream_ingest.artifacts.claims import Claims, gone
 from stepstream_ingest.artifacts.manifest import Entry, Manifest
 from stepstream_ingest.artifacts.parts import gaps
-from stepstream_ingest.artifacts.stores.store import Part, Signed, Store, StoreRefused, object_key
+from stepstream_ingest.artifacts.stores.store import (
+    Part,
+    Signed,
+    Store,
+    StoreAway,
+    StoreRefused,
+    discard,
+    object_key,
+)
 from stepstream_ingest.database import Database
 from stepstream_ingest.errors import ApiError
 from stepstream_schema import limits, sql
@@ -20,9 +29,16 @@ from stepstream_schema import limits, sql
 AT_ONCE: Final = 32
 """Questions to the store that one request asks side by side."""
 CARRIED_AT_ONCE: Final = 4
-"""Large bodies that one worker carries to the store itself, each with one part in memory: 64 MiB."""
+"""Large bodies that one worker carries to the store itself, each with one part in memory, and for the moment in which
+that is put together with two: 64 to 128 MiB."""
 SMALL_BYTES: Final = 2**20
 """What is smaller is carried at once."""
+SIGNED_AT_A_TIME: Final = 16
+"""Signing takes a millisecond of the event loop each: after so many, others have a turn."""
+REMEMBERED_S: Final = 86_400.0
+"""Who completes an upload again within a day is told that it is stored."""
+FORGOTTEN_AT_A_TIME: Final = 16
+"""Older ones that go with each announcement, beside one for each file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +54,19 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a client says of an upload once it has sent it."""
+
+    size: int | None = None
+    """Where it was not announced."""
+    sha256: bytes | None = None
+    """Where it was not announced."""
+    checksums: Sequence[str] = ()
+    """Of the parts, in order, for stores that check them and do not keep them."""
+    part_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
     """One that is under way."""
 
@@ -46,6 +75,10 @@ class Upload:
     sha256: bytes | None
     parts_token: str | None
     part_bytes: int
+    md5: str = ""
+    """Base64; what the store will have seen of a file that was sent whole, where it checks that."""
+    part_count: int | None = None
+    """Where it was said when the upload began."""
 
     @property
     def key(self) -> str:
@@ -72,6 +105,7 @@ class Uploads:
         self._database = database
         self._manifest = manifest
         self._store = store
+        self._claims = Claims(database)
         self._sql = sql.queries("artifacts")
         self._carrying = asyncio.Semaphore(CARRIED_AT_ONCE)
 
@@ -103,39 +137,35 @@ class Uploads:
 
     async def upload(self, upload_id: UUID) -> Upload:
         """One that is under way. Raises ApiError 404."""
-        found = await self._uploads([upload_id])
-        if upload_id not in found:
-            raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", "this upload is complete or was given up; announce it again")
-        return found[upload_id]
+        rows = await self._database.fetch(self._sql["touch_upload"], upload_id)
+        if not rows:
+            raise gone()
+        return _upload(rows[0])
 
-    async def complete(
-        self,
-        upload_id: UUID,
-        size: int | None = None,
-        sha256: bytes | None = None,
-        checksums: Sequence[str] = (),
-    ) -> None:
+    async def complete(self, upload_id: UUID, told: Told) -> None:
         """List a file whose bytes are in the store. Raises ApiError where they are not, or not as announced.
 
-        `checksums` of its parts, in order, for stores that check them and do not keep them.
+        Completing it again, or twice at the same time, does no harm.
         """
-        upload = await self.upload(upload_id)
-        sha256 = upload.sha256 or sha256
-        try:
-            seen, found = await self._finish(upload, size, sha256, checksums)
-        except StoreRefused as error:
-            await self.abort(upload_id)
-            telemetry.ARTIFACTS_REFUSED.inc()
-            raise ApiError(400, "INVALID_PARAMETER_VALUE", f"{upload.entry.path}: {error}") from error
-        await self._list(upload.entry, upload_id, seen, found or sha256, upload_id)
+        async with self._claims.turn(upload_id) as row:
+            if row["is_finished"]:
+                return
+            upload = _upload(row)
+            told = replace(told, sha256=upload.sha256 or told.sha256)
+            try:
+                seen, found = await self._finish(upload, told)
+            except StoreRefused as error:
+                if not await self._end(upload_id):
+                    await self._check_finished(upload_id)
+                    return
+                telemetry.ARTIFACTS_REFUSED.inc()
+                raise ApiError(400, "INVALID_PARAMETER_VALUE", f"{upload.entry.path}: {error}") from error
+            await self._list(upload, seen, found or told.sha256)
 
     async def abort(self, upload_id: UUID) -> None:
-        """Forget an upload, and what of it has arrived."""
-        upload = await self.upload(upload_id)
-        if upload.parts_token:
-            await self._store.abort_parts(upload.key, upload.parts_token)
-        await self._store.delete([upload.key])
-        await self._database.fetch(self._sql["end_upload"], upload_id)
+        """Forget an upload, and what of it has arrived. Raises ApiError 404."""
+        if not await self._end(upload_id):
+            raise gone()
 
     async def carry(self, entry: Entry, body: AsyncIterator[bytes]) -> None:
         """List a file whose bytes come through this server, in constant memory; for clients that know no better way."""
@@ -148,52 +178,64 @@ class Uploads:
                 digest, size = await self._write(upload, _after(first, body))
         else:
             digest, size = await self._write(upload, _after(first, body))
-        await self._list(entry, upload.upload_id, size, digest, upload.upload_id)
+        await self._list(upload, size, digest)
 
-    async def begin_parts(self, entry: Entry) -> Upload:
-        """An upload in parts whose size and hash nobody will tell, as MLflow's client makes it."""
-        upload, _ = await self._fresh(Announced(entry=entry, sha256=None, md5=""), checked=False)
+    async def begin_parts(self, entry: Entry, part_count: int) -> tuple[Upload, list[Signed]]:
+        """An upload in parts whose size and hash nobody will tell, as MLflow's client makes it, and all its PUTs."""
+        fresh, _ = await self._fresh(Announced(entry=entry, sha256=None, md5=""), checked=False)
+        upload = replace(fresh, part_count=part_count)
         await self._record([upload])
-        return upload
+        token, signed = _token(upload), []
+        for number in range(1, part_count + 1):
+            signed.append(await self._store.sign_part(upload.key, token, number=number, size=None, checksum=None))
+            if number % SIGNED_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return upload, signed
 
     async def _write(self, upload: Upload, body: AsyncIterator[bytes]) -> tuple[bytes, int]:
         digest, size, number, token = hashlib.sha256(), 0, 0, None
-        waiting = bytearray()
-        async for piece in body:
-            waiting += piece
-            if len(waiting) < limits.PART_BYTES:
-                continue
+        async for part, is_last in _parts(body):
+            await _hash(digest, part)
+            size, number = size + len(part), number + 1
+            if is_last and token is None:
+                await self._store.write(upload.key, part)
+                return digest.digest(), size
             token = token or await self._store.begin_parts(upload.key, checked=False)
-            whole, waiting = bytes(waiting[: limits.PART_BYTES]), waiting[limits.PART_BYTES :]
-            digest.update(whole)
-            size, number = size + len(whole), number + 1
-            await self._store.write_part(upload.key, token, number, whole)
-        digest.update(waiting)
-        size += len(waiting)
-        if token is None:
-            await self._store.write(upload.key, bytes(waiting))
-            return digest.digest(), size
-        if waiting:
-            await self._store.write_part(upload.key, token, number + 1, bytes(waiting))
-        parts = await self._store.parts(upload.key, token, limits.PART_BYTES) or ()
-        await self._store.complete_parts(upload.key, token, parts, digest.digest())
+            if part:
+                await self._store.write_part(upload.key, token, number, part)
+            # The next one is gathered without it.
+            del part
+        await self._join_carried(upload, token or "", digest.digest(), size)
         return digest.digest(), size
 
-    async def _list(self, entry: Entry, object_id: UUID, size: int, sha256: bytes | None, upload: UUID) -> None:
-        listed = Entry(
-            owner=entry.owner,
-            path=entry.path,
-            size=size,
-            content_type=entry.content_type,
-            logged_at_ms=entry.logged_at_ms,
-            rank=entry.rank,
-        )
-        named = await self._manifest.list_object(listed, object_id, sha256, upload)
+    async def _join_carried(self, upload: Upload, token: str, sha256: bytes, size: int) -> None:
+        parts = await self._store.parts(upload.key, token, limits.PART_BYTES) or ()
+        await self._store.complete_parts(upload.key, token, parts, sha256)
+        seen = await self._store.seen(upload.key)
+        if seen is None or seen.size != size:
+            raise StoreAway(f"the object store does not have the {size} bytes that were sent; send them again")
+
+    async def _list(self, upload: Upload, size: int, sha256: bytes | None) -> None:
+        named = await self._manifest.list_object(replace(upload.entry, size=size), sha256, upload.upload_id)
+        if named is None:
+            await self._check_finished(upload.upload_id)
+            return
         telemetry.ARTIFACTS.inc()
         telemetry.ARTIFACT_BYTES.inc(size)
-        if named != object_id:
+        if named != upload.upload_id:
             # The same bytes came first by another way. If this fails, `stepstream gc` finds the twin.
-            await self._store.delete([object_key(object_id)])
+            await self._store.delete([upload.key])
+
+    async def _end(self, upload_id: UUID) -> bool:
+        """Whether this call has given the upload up; then nothing of it is kept."""
+        rows = await self._database.fetch(self._sql["end_upload"], upload_id)
+        for row in rows:
+            await discard(self._store, upload_id, row["parts_token"])
+        return bool(rows)
+
+    async def _check_finished(self, upload_id: UUID) -> None:
+        if not await self._database.fetch(self._sql["is_finished"], upload_id):
+            raise gone()
 
     async def _reuse(self, files: Sequence[Announced], begun: list[Begun | None]) -> None:
         hashed = [(index, file.entry, file.sha256) for index, file in enumerate(files) if file.sha256 is not None]
@@ -235,7 +277,12 @@ class Uploads:
             token = await self._store.begin_parts(key, checked=checked)
         part_bytes = limits.part_bytes(size if size >= 0 else None)
         upload = Upload(
-            upload_id=upload_id, entry=file.entry, sha256=file.sha256, parts_token=token, part_bytes=part_bytes
+            upload_id=upload_id,
+            entry=file.entry,
+            sha256=file.sha256,
+            parts_token=token,
+            part_bytes=part_bytes,
+            md5=file.md5 if put and self._store.checksum == "md5" else "",
         )
         return upload, put
 
@@ -254,41 +301,44 @@ class Uploads:
             [one.entry.rank for one in uploads],
             [one.parts_token for one in uploads],
             [one.part_bytes for one in uploads],
+            [one.md5 for one in uploads],
+            [one.part_count for one in uploads],
+            REMEMBERED_S,
+            len(uploads) + FORGOTTEN_AT_A_TIME,
         )
 
-    async def _finish(
-        self, upload: Upload, size: int | None, sha256: bytes | None, checksums: Sequence[str]
-    ) -> tuple[int, bytes | None]:
+    async def _finish(self, upload: Upload, told: Told) -> tuple[int, bytes | None]:
         """The size that the store has seen, and the hash where it has looked."""
         found = None
-        announced = upload.entry.size if upload.entry.size >= 0 else size
+        announced = upload.entry.size if upload.entry.size >= 0 else told.size
         if upload.parts_token is not None:
-            found = await self._join(upload, upload.parts_token, announced, sha256, checksums)
-        seen = await self._store.size(upload.key)
+            found, joined = await self._join(upload, upload.parts_token, announced, told)
+            announced = joined if announced is None else announced
+        seen = await self._store.seen(upload.key)
         if seen is None:
             raise ApiError(409, "PARTS_MISSING", f"{upload.entry.path} has not arrived in the store; send it again")
-        if announced is not None and seen != announced:
-            raise StoreRefused(f"the store has {seen} bytes, and {announced} were announced")
-        return seen, found
+        if announced is not None and seen.size != announced:
+            raise StoreRefused(f"the store has {seen.size} bytes, and {announced} were announced")
+        if upload.md5 and seen.md5 != upload.md5:
+            raise StoreRefused("what the store has does not have the MD5 that was announced")
+        return seen.size, found
 
-    async def _join(
-        self, upload: Upload, token: str, size: int | None, sha256: bytes | None, checksums: Sequence[str]
-    ) -> bytes | None:
-        # A server that was killed after joining the parts left a whole object, and no parts.
-        if await self._store.size(upload.key) is not None:
-            return None
+    async def _join(self, upload: Upload, token: str, size: int | None, told: Told) -> tuple[bytes | None, int | None]:
+        """The hash of the whole, where the store has looked, and its size, where the parts were seen."""
+        # A server that was killed after joining the parts left a whole object, and perhaps the parts.
+        if await self._store.seen(upload.key) is not None:
+            await self._store.abort_parts(upload.key, token)
+            return None, None
         parts = await self._store.parts(upload.key, token, upload.part_bytes)
         if parts is None:
             raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", "the store has dropped this upload; announce it again")
-        missing = gaps(parts, size, upload.part_bytes)
+        counts = [count for count in (upload.part_count, told.part_count) if count is not None]
+        missing = gaps(parts, size, upload.part_bytes, *counts)
         if missing:
             raise ApiError(409, "PARTS_MISSING", f"{upload.entry.path}: {missing}; send them and complete again")
-        whole = [_with_checksum(part, checksums) for part in parts]
-        return await self._store.complete_parts(upload.key, token, whole, sha256)
-
-    async def _uploads(self, upload_ids: Sequence[UUID]) -> dict[UUID, Upload]:
-        rows = await self._database.fetch(self._sql["uploads"], list(upload_ids))
-        return {row["upload_id"]: _upload(row) for row in rows}
+        whole = [_with_checksum(part, told.checksums) for part in parts]
+        found = await self._store.complete_parts(upload.key, token, whole, told.sha256)
+        return found, sum(part.size for part in parts)
 
 
 async def _gather(calls: Any) -> list[Any]:
@@ -317,6 +367,29 @@ async def _after(first: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[byte
         yield piece
 
 
+async def _hash(digest: Any, part: bytes) -> None:
+    if len(part) <= SMALL_BYTES:
+        digest.update(part)
+    else:
+        await asyncio.to_thread(digest.update, part)
+
+
+async def _parts(body: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
+    """Parts of one size, and whether each is the last, which is shorter and may be empty."""
+    waiting: list[bytes] = []
+    size = 0
+    async for piece in body:
+        room = limits.PART_BYTES - size
+        waiting.append(piece[:room])
+        size += len(waiting[-1])
+        if size == limits.PART_BYTES:
+            part = b"".join(waiting)
+            waiting, size = [piece[room:]], len(piece) - room
+            yield part, False
+            del part
+    yield b"".join(waiting), True
+
+
 def _upload(row: Any) -> Upload:
     entry = Entry(
         owner=row["owner"],
@@ -332,6 +405,8 @@ def _upload(row: Any) -> Upload:
         sha256=row["sha256"],
         parts_token=row["parts_token"],
         part_bytes=row["part_bytes"],
+        md5=row["md5"],
+        part_count=row["part_count"],
     )
 
 

@@ -18,7 +18,7 @@ from stepstream_ingest import trees
 from stepstream_ingest.artifacts.manifest import MAX_LISTED, Entry, File, Manifest, checked, checked_directory
 from stepstream_ingest.artifacts.stores.directory import READ_BYTES
 from stepstream_ingest.artifacts.stores.store import Store
-from stepstream_ingest.artifacts.uploads import Uploads
+from stepstream_ingest.artifacts.uploads import Told, Uploads
 from stepstream_ingest.errors import ApiError
 from stepstream_schema import limits
 
@@ -83,13 +83,7 @@ class MlflowArtifactRoutes:
         count = body.get("num_parts")
         if type(count) is not int or not 1 <= count <= limits.MAX_PARTS:
             raise _invalid(f"num_parts must lie between 1 and {limits.MAX_PARTS}")
-        upload = await self._uploads.begin_parts(_entry(_joined(request, body), None))
-        token = upload.parts_token or ""
-        store = self._uploads.store
-        signed = [
-            await store.sign_part(upload.key, token, number=number, size=None, checksum=None)
-            for number in range(1, count + 1)
-        ]
+        upload, signed = await self._uploads.begin_parts(_entry(_joined(request, body), None), count)
         credentials = [
             {"url": absolute(request, one.url), "part_number": number, "headers": dict(one.headers)}
             for number, one in enumerate(signed, 1)
@@ -97,8 +91,9 @@ class MlflowArtifactRoutes:
         return _json({"upload_id": upload.upload_id.hex, "credentials": credentials})
 
     async def complete_parts(self, request: web.Request) -> web.Response:
-        """Make them one file; which parts there are is asked of the store, not of the client."""
-        await self._uploads.complete(_upload_id(await _body(request)))
+        """Make them one file; which parts there are is asked of the store, and must be what the client says."""
+        body = await _body(request)
+        await self._uploads.complete(_upload_id(body), Told(part_count=_part_count(body)))
         return _json({})
 
     async def abort_parts(self, request: web.Request) -> web.Response:
@@ -183,6 +178,15 @@ def _upload_id(body: Mapping[str, Any]) -> UUID:
         return UUID(str(body.get("upload_id")))
     except ValueError:
         raise _invalid("upload_id must be the one that create answered") from None
+
+
+def _part_count(body: Mapping[str, Any]) -> int:
+    parts = body.get("parts")
+    said = parts if isinstance(parts, list) else []
+    numbers = {number for one in said if isinstance(one, dict) and type(number := one.get("part_number")) is int}
+    if not said or numbers != set(range(1, len(said) + 1)):
+        raise _invalid("parts is the list of all parts that were sent, each with its part_number, from 1 without gaps")
+    return len(said)
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

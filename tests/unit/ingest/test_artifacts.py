@@ -9,6 +9,7 @@ from stepstream_ingest.artifacts.stores.store import Part, object_id, object_key
 from stepstream_ingest.trees import ELSEWHERE, place
 
 RUN = "0123456789abcdef0123456789abcdef"
+OTHER = "f" * 32
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,15 @@ def test_parts_of_an_unknown_size_need_only_be_in_a_row():
     assert gaps([], None, 16)
 
 
+def test_a_part_that_is_missing_at_the_end_is_told_by_how_many_there_are():
+    sent = [part(1, 16), part(2, 16)]
+    assert gaps(sent, None, 16, 2) is None
+    assert "part" in gaps(sent, None, 16, 3)
+    assert gaps(sent, None, 16, 2, 2) is None
+    assert gaps(sent, None, 16, 2, 1)
+    assert gaps(sent, None, 16, 1)
+
+
 @given(st.uuids())
 def test_a_key_leads_back_to_its_object(found):
     assert object_id(object_key(found)) == found
@@ -92,6 +102,11 @@ def test_what_a_browser_would_run_is_handed_out_as_bytes(kind):
         (f"{RUN}/artifacts/a", RUN, "a"),
         (f"some/where/7/{RUN}/artifacts/x/artifacts/y", RUN, "x/artifacts/y"),
         (f"3/models/m-{RUN}/artifacts/MLmodel", RUN, "MLmodel"),
+        (f"/{RUN}/artifacts/a", RUN, "a"),
+        (f"0/{RUN}/artifacts/backup/0/{OTHER}/artifacts/model/x", RUN, f"backup/0/{OTHER}/artifacts/model/x"),
+        (f"0/{RUN}/artifacts/models/m-{OTHER}/artifacts/x", RUN, f"models/m-{OTHER}/artifacts/x"),
+        (f"3/models/m-{RUN}/artifacts/0/{OTHER}/artifacts/x", RUN, f"0/{OTHER}/artifacts/x"),
+        (f"0/m-{RUN}/artifacts/x", ELSEWHERE.hex, f"0/m-{RUN}/artifacts/x"),
         ("free/file.txt", ELSEWHERE.hex, "free/file.txt"),
         (f"{RUN}/other", ELSEWHERE.hex, f"{RUN}/other"),
     ],

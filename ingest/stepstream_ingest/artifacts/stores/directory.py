@@ -2,7 +2,7 @@
 
 objects/ab/ab12...      whole objects
 parts/ab12.../00007     part 7 of an upload, whole and on disk
-incoming/...            what is being received
+incoming/...            what is being received, or joined
 
 Completing an upload in parts reads each byte once more, to check the hash of the whole, and for that moment needs its
 space twice.
@@ -16,18 +16,30 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from stepstream_ingest.artifacts.stores import signature
 from stepstream_ingest.artifacts.stores.signature import Permit
-from stepstream_ingest.artifacts.stores.store import SIGNED_FOR_S, Listed, Part, Signed, StoreRefused, away
+from stepstream_ingest.artifacts.stores.store import (
+    SIGNED_FOR_S,
+    Listed,
+    ObjectGone,
+    Part,
+    Seen,
+    Signed,
+    StoreRefused,
+    away,
+)
 
 READ_BYTES: Final = 2**20
 WRITE_BYTES: Final = 2**20
 """Received bytes are written and hashed in pieces of this size, in a thread."""
+BROKEN_OFF_S: Final = SIGNED_FOR_S
+"""What nobody has written to for so long is received no more."""
 
 
 class DirectoryStore:
@@ -74,10 +86,10 @@ class DirectoryStore:
         """Remove the folder."""
         await asyncio.to_thread(shutil.rmtree, self._parts(key), ignore_errors=True)
 
-    async def size(self, key: str) -> int | None:
+    async def seen(self, key: str) -> Seen | None:
         """The file's size."""
         try:
-            return self.path(key).stat().st_size
+            return Seen(size=self.path(key).stat().st_size)
         except FileNotFoundError:
             return None
 
@@ -87,7 +99,7 @@ class DirectoryStore:
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """The file, in pieces."""
-        with away(OSError), self.path(key).open("rb") as file:
+        with away(OSError), self._opened(key) as file:
             file.seek(start)
             left = length
             while left is None or left > 0:
@@ -110,18 +122,17 @@ class DirectoryStore:
         """Unlink."""
         with away(OSError):
             for key in keys:
+                path = self._root / key if key.startswith("incoming/") else self.path(key)
                 with contextlib.suppress(FileNotFoundError):
-                    self.path(key).unlink()
+                    path.unlink()
 
     async def scan(self, after: str) -> AsyncIterator[Listed]:
         """A folder at a time."""
         for folder in await asyncio.to_thread(lambda: sorted((self._root / "objects").iterdir())):
             for found in await asyncio.to_thread(self._in_folder, folder, after):
                 yield found
-        for path in await asyncio.to_thread(self._never_completed):
-            key = f"objects/{path.name[:2]}/{path.name}"
-            with contextlib.suppress(FileNotFoundError):
-                yield Listed(key=key, size=_bytes_in(path), modified_at=_modified(path), parts_token="parts")
+        for found in await asyncio.to_thread(lambda: [*self._never_completed(), *self._broken_off()]):
+            yield found
 
     async def close(self) -> None:
         """Holds nothing open."""
@@ -153,7 +164,7 @@ class DirectoryStore:
 
             def write(piece: bytes) -> None:
                 digest.update(piece)
-                file.write(piece)
+                _write_all(file, piece)
 
             async for piece in body:
                 size += len(piece)
@@ -189,26 +200,31 @@ class DirectoryStore:
         except FileNotFoundError:
             return None
 
-    def _complete(self, key: str, parts: Sequence[Part], sha256: bytes | None) -> bytes:
-        target = self.path(key)
-        folder = self._parts(key)
-        digest = hashlib.sha256()
-        whole = folder / "whole"
-        with whole.open("wb", buffering=0) as out:
-            for part in parts:
-                with (folder / part.token).open("rb", buffering=0) as file:
-                    while piece := file.read(READ_BYTES):
-                        digest.update(piece)
-                        out.write(piece)
-            os.fsync(out.fileno())
-        if sha256 is not None and digest.digest() != sha256:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise StoreRefused("the parts together do not have the SHA-256 that was announced")
-        target.parent.mkdir(exist_ok=True)
-        whole.replace(target)
+    def _complete(self, key: str, parts: Sequence[Part], sha256: bytes | None) -> bytes | None:
+        target, folder = self.path(key), self._parts(key)
+        # A name of its own: should two requests join the same parts, neither writes into the other's file.
+        whole = self._root / "incoming" / secrets.token_hex(16)
+        try:
+            found = _join([folder / part.token for part in parts], whole)
+            if sha256 is not None and found != sha256:
+                raise StoreRefused("the parts together do not have the SHA-256 that was announced")
+            target.parent.mkdir(exist_ok=True)
+            if target.exists():
+                return None
+            whole.replace(target)
+        except FileNotFoundError:
+            return None
+        finally:
+            whole.unlink(missing_ok=True)
         _sync_directory(target.parent)
         shutil.rmtree(folder, ignore_errors=True)
-        return digest.digest()
+        return found
+
+    def _opened(self, key: str) -> BinaryIO:
+        try:
+            return self.path(key).open("rb")
+        except FileNotFoundError as error:
+            raise ObjectGone("the object is gone from the store") from error
 
     def _parts(self, key: str) -> Path:
         return self._root / "parts" / self.path(key).name
@@ -223,20 +239,48 @@ class DirectoryStore:
                     found.append(Listed(key=key, size=stat.st_size, modified_at=_utc(stat.st_mtime)))
         return found
 
-    def _never_completed(self) -> Sequence[Path]:
-        # What a killed server was receiving belongs to nobody; an hour is longer than any one request.
-        for path in (self._root / "incoming").iterdir():
+    def _never_completed(self) -> Iterator[Listed]:
+        for path in sorted((self._root / "parts").iterdir()):
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - SIGNED_FOR_S:
-                    path.unlink()
-        return sorted((self._root / "parts").iterdir())
+                key, size = f"objects/{path.name[:2]}/{path.name}", _bytes_in(path)
+                yield Listed(key=key, size=size, modified_at=_modified(path), parts_token="parts")
+
+    def _broken_off(self) -> Iterator[Listed]:
+        for path in sorted((self._root / "incoming").iterdir()):
+            with contextlib.suppress(FileNotFoundError):
+                stat = path.stat()
+                if stat.st_mtime < time.time() - BROKEN_OFF_S:
+                    modified, key = _utc(stat.st_mtime), f"incoming/{path.name}"
+                    yield Listed(key=key, size=stat.st_size, modified_at=modified, is_fragment=True)
 
     def _sign(self, permit: Permit) -> Signed:
         return Signed(method=permit.method, url=signature.url(permit, self._secret))
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
+    # Not all at once: what is received is copied.
+    for start in range(0, len(body), WRITE_BYTES):
+        yield body[start : start + WRITE_BYTES]
+
+
+def _join(parts: Sequence[Path], whole: Path) -> bytes:
+    """Write one file of many; the SHA-256 of what was written."""
+    digest = hashlib.sha256()
+    with whole.open("xb", buffering=0) as out:
+        for part in parts:
+            with part.open("rb", buffering=0) as file:
+                while piece := file.read(READ_BYTES):
+                    digest.update(piece)
+                    _write_all(out, piece)
+        os.fsync(out.fileno())
+    return digest.digest()
+
+
+def _write_all(file: FileIO, piece: bytes) -> None:
+    # A disk that is nearly full takes a part of what it is given, and only then says so.
+    left = memoryview(piece)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _bytes_in(folder: Path) -> int:

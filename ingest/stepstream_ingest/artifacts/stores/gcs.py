@@ -6,17 +6,26 @@ objects of their own, which the store composes, at most 32 at a time.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import google.auth
-from google.api_core.exceptions import GoogleAPICallError, NotFound
+from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
 from google.cloud import storage
 
 from stepstream_ingest.artifacts.stores.headers import attachment, safe_type
 from stepstream_ingest.artifacts.stores.root import ArtifactRoot
-from stepstream_ingest.artifacts.stores.store import SIGNED_FOR_S, Listed, Part, Signed, StoreRefused, away
+from stepstream_ingest.artifacts.stores.store import (
+    SIGNED_FOR_S,
+    Listed,
+    ObjectGone,
+    Part,
+    Seen,
+    Signed,
+    away,
+)
 
 T = TypeVar("T")
 READ_BYTES: Final = 8 * 2**20
@@ -62,14 +71,8 @@ class GcsStore:
 
     async def complete_parts(self, key: str, token: str, parts: Sequence[Part], sha256: bytes | None) -> bytes | None:
         """Compose 32 at a time, and what comes of that again, until one is left."""
-        level, names = 0, [part.token for part in parts]
-        while len(names) > COMPOSE_AT_A_TIME:
-            level += 1
-            groups = [names[at : at + COMPOSE_AT_A_TIME] for at in range(0, len(names), COMPOSE_AT_A_TIME)]
-            names = [f"{_parts(key)}level{level}-{at:05d}" for at in range(len(groups))]
-            for name, group in zip(names, groups, strict=True):
-                await self._compose(name, group)
-        await self._compose(key, names)
+        with suppress(_PartsGone):
+            await self._compose_all(key, [part.token for part in parts])
         await self.abort_parts(key, token)
         return None
 
@@ -78,10 +81,10 @@ class GcsStore:
         found = await self._run(lambda: list(self._client.list_blobs(self._bucket, prefix=self._root.key(_parts(key)))))
         await self.delete([self._root.own(blob.name) for blob in found])
 
-    async def size(self, key: str) -> int | None:
-        """By its metadata."""
+    async def seen(self, key: str) -> Seen | None:
+        """By its metadata; a composed object has no MD5."""
         blob = await self._run(lambda: self._bucket.get_blob(self._root.key(key)))
-        return None if blob is None else int(blob.size)
+        return None if blob is None else Seen(size=int(blob.size), md5=blob.md5_hash or "")
 
     async def sign_get(self, key: str, *, filename: str, content_type: str) -> Signed:
         """The store answers with a type and a disposition that are under the signature."""
@@ -90,10 +93,10 @@ class GcsStore:
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """Range by range."""
-        size = await self.size(key)
-        if size is None:
-            raise StoreRefused("the object is gone from the store")
-        end = size if length is None else min(size, start + length)
+        seen = await self.seen(key)
+        if seen is None:
+            raise ObjectGone("the object is gone from the store")
+        end = seen.size if length is None else min(seen.size, start + length)
         blob = self._blob(key)
         for at in range(start, end, READ_BYTES):
             last = min(end, at + READ_BYTES) - 1
@@ -144,8 +147,27 @@ class GcsStore:
         of = f"objects/{owner[:2]}/{owner}"
         return Listed(key=of, size=blob.size, modified_at=blob.updated, parts_token="compose")
 
-    async def _compose(self, name: str, sources: Sequence[str]) -> None:
-        await self._run(lambda: self._blob(name).compose([self._blob(source) for source in sources]))
+    async def _compose_all(self, key: str, names: list[str]) -> None:
+        level = 0
+        while len(names) > COMPOSE_AT_A_TIME:
+            level += 1
+            groups = [names[at : at + COMPOSE_AT_A_TIME] for at in range(0, len(names), COMPOSE_AT_A_TIME)]
+            names = [f"{_parts(key)}level{level}-{at:05d}" for at in range(len(groups))]
+            for name, group in zip(names, groups, strict=True):
+                await self._compose(name, group)
+        # An object never changes: where it is there already, it stays.
+        await self._compose(key, names, if_generation_match=0)
+
+    async def _compose(self, name: str, sources: Sequence[str], **only: Any) -> None:
+        def compose() -> None:
+            try:
+                self._blob(name).compose([self._blob(source) for source in sources], **only)
+            except PreconditionFailed:
+                return
+            except NotFound as error:
+                raise _PartsGone from error
+
+        await self._run(compose)
 
     def _signed_put(self, key: str, size: int | None, checksum: str | None) -> Signed:
         headers = {"Content-Type": "application/octet-stream"}
@@ -172,6 +194,10 @@ class GcsStore:
     async def _run(self, call: Callable[[], T]) -> T:
         with away(GoogleAPICallError, OSError):
             return await asyncio.to_thread(call)
+
+
+class _PartsGone(Exception):
+    """Somebody else has completed the upload, or given it up."""
 
 
 def _next_page(pages: Any) -> list[Any]:

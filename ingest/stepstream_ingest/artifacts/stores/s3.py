@@ -6,7 +6,7 @@ STEPSTREAM_ARTIFACT_PUBLIC_ENDPOINT.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
 from aiobotocore.config import AioConfig
@@ -15,7 +15,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stepstream_ingest.artifacts.stores.headers import attachment, safe_type
 from stepstream_ingest.artifacts.stores.root import ArtifactRoot
-from stepstream_ingest.artifacts.stores.store import SIGNED_FOR_S, Listed, Part, Signed, StoreRefused, away
+from stepstream_ingest.artifacts.stores.store import (
+    SIGNED_FOR_S,
+    Listed,
+    ObjectGone,
+    Part,
+    Seen,
+    Signed,
+    StoreRefused,
+    away,
+)
 
 PUBLIC_ENDPOINT: Final = "STEPSTREAM_ARTIFACT_PUBLIC_ENDPOINT"
 READ_BYTES: Final = 2**20
@@ -81,21 +90,22 @@ class S3Store:
             marker = int(answer["NextPartNumberMarker"])
 
     async def complete_parts(self, key: str, token: str, parts: Sequence[Part], sha256: bytes | None) -> bytes | None:
-        """The store has checked each part; nobody has read the whole."""
+        """The store has checked each part; nobody has read the whole.
+
+        It may have completed the upload by this very call, which the library sends again when no answer comes.
+        """
         said = [
             {"PartNumber": part.number, "ETag": part.token}
             | ({"ChecksumCRC32": part.checksum} if part.checksum else {})
             for part in parts
         ]
-        try:
+        with suppress(_Missing):
             await self._call(
                 "complete_multipart_upload",
                 Key=self._root.key(key),
                 UploadId=token,
                 MultipartUpload={"Parts": said},
             )
-        except _Missing as error:
-            raise StoreRefused("this upload was completed or given up") from error
         return None
 
     async def abort_parts(self, key: str, token: str) -> None:
@@ -105,10 +115,10 @@ class S3Store:
         except _Missing:
             return
 
-    async def size(self, key: str) -> int | None:
+    async def seen(self, key: str) -> Seen | None:
         """By HEAD."""
         try:
-            return int((await self._call("head_object", Key=self._root.key(key)))["ContentLength"])
+            return Seen(size=int((await self._call("head_object", Key=self._root.key(key)))["ContentLength"]))
         except _Missing:
             return None
 
@@ -123,7 +133,7 @@ class S3Store:
         try:
             answer = await self._call("get_object", Key=self._root.key(key), Range=f"bytes={start}-{last}")
         except _Missing as error:
-            raise StoreRefused("the object is gone from the store") from error
+            raise ObjectGone("the object is gone from the store") from error
         async with answer["Body"] as body:
             with away(OSError, TimeoutError, BotoCoreError):
                 while piece := await body.read(READ_BYTES):

@@ -24,6 +24,10 @@ class StoreRefused(Exception):
     """What was uploaded is not what was announced; nothing of it is kept."""
 
 
+class ObjectGone(Exception):
+    """An object that is listed is not in the store any more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
     """A request that anybody may send as it stands, until it expires."""
@@ -49,18 +53,32 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the store says of one object."""
+
+    size: int
+    md5: str = ""
+    """Base64, where the store tells."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One object, or an upload in parts that was never completed, found by listing the store."""
+    """One object, or what is left of an upload in parts or of a body that broke off, found by listing the store."""
 
     key: str
     size: int
     modified_at: datetime
     parts_token: str | None = None
     """Set for an upload in parts."""
+    is_fragment: bool = False
+    """Of a body that broke off long ago: it has a key, and belongs to nobody."""
 
 
 class Store(Protocol):
-    """Law: an object can be read only once it is whole, and then never changes. Raises StoreAway, StoreRefused."""
+    """Law: an object can be read only once it is whole, and then never changes.
+
+    Raises StoreAway, StoreRefused, and ObjectGone where an object is read.
+    """
 
     @property
     def checksum(self) -> Checksum:
@@ -83,13 +101,17 @@ class Store(Protocol):
         """The parts that have arrived, in order; None when there is no such upload any more."""
 
     async def complete_parts(self, key: str, token: str, parts: Sequence[Part], sha256: bytes | None) -> bytes | None:
-        """Make them one object; its SHA-256 where the store has looked at every byte."""
+        """Make them one object, unless there is one; its SHA-256 where the store has looked at every byte.
+
+        Of two calls for the same upload the second changes nothing. Where the parts have gone, it was completed or
+        given up: that is no error, and whoever looks for the object will see.
+        """
 
     async def abort_parts(self, key: str, token: str) -> None:
-        """Forget an upload in parts."""
+        """Forget the parts; an object that was made of them stays."""
 
-    async def size(self, key: str) -> int | None:
-        """The size of an object; None when there is none."""
+    async def seen(self, key: str) -> Seen | None:
+        """What the store says of an object; None when there is none."""
 
     async def sign_get(self, key: str, *, filename: str, content_type: str) -> Signed:
         """A GET that a browser will save and never run."""
@@ -107,7 +129,10 @@ class Store(Protocol):
         """Delete objects; those that are not there are no error."""
 
     def scan(self, after: str) -> AsyncIterator[Listed]:
-        """Every object whose key is greater than `after`, in the order of keys; then what was never completed."""
+        """Every object whose key is greater than `after`, in the order of keys; then what was never completed.
+
+        Looks, and changes nothing.
+        """
 
     async def close(self) -> None:
         """Close connections."""
@@ -125,6 +150,14 @@ def object_id(key: str) -> UUID | None:
     except ValueError:
         return None
     return found if object_key(found) == key else None
+
+
+async def discard(store: Store, upload_id: UUID, parts_token: str | None) -> None:
+    """Remove what has arrived of an upload whose row is gone: nobody can list it any more."""
+    key = object_key(upload_id)
+    if parts_token:
+        await store.abort_parts(key, parts_token)
+    await store.delete([key])
 
 
 @contextmanager

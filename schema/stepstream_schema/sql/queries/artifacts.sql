@@ -36,28 +36,64 @@ WHERE excluded.logged_at_ms >= artifacts.logged_at_ms
 UPDATE uploads AS u SET touched_at = clock_timestamp()
 FROM unnest($2::text[], $3::bigint[], $4::bytea[]) AS said (path, size, sha256)
 WHERE u.owner = $1 AND u.path = said.path AND u.size = said.size AND u.sha256 = said.sha256
-    AND u.parts_token IS NOT NULL
+    AND u.parts_token IS NOT NULL AND u.finished_at IS NULL
 RETURNING u.upload_id, u.path, u.size, u.sha256, u.parts_token, u.part_bytes
 
 -- name: begin_uploads
--- What is announced and not yet in the store.
-INSERT INTO uploads (upload_id, owner, path, size, sha256, content_type, logged_at_ms, rank, parts_token, part_bytes)
+-- What is announced and not yet in the store; some of what was finished long ago is forgotten.
+WITH forgotten AS (
+    DELETE FROM uploads WHERE upload_id IN (
+        SELECT upload_id FROM uploads WHERE finished_at <= now() - make_interval(secs => $13)
+        ORDER BY finished_at LIMIT $14 FOR UPDATE SKIP LOCKED
+    )
+)
+INSERT INTO uploads (upload_id, owner, path, size, sha256, content_type, logged_at_ms, rank, parts_token, part_bytes,
+    md5, part_count)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::bytea[], $6::text[], $7::bigint[],
-    $8::integer[], $9::text[], $10::bigint[])
+    $8::integer[], $9::text[], $10::bigint[], $11::text[], $12::integer[])
 
--- name: uploads
--- Uploads under way.
-UPDATE uploads SET touched_at = clock_timestamp() WHERE upload_id = ANY($1::uuid[])
-RETURNING upload_id, owner, path, size, sha256, content_type, logged_at_ms, rank, parts_token, part_bytes
+-- name: touch_upload
+-- An upload under way.
+UPDATE uploads SET touched_at = clock_timestamp() WHERE upload_id = $1 AND finished_at IS NULL
+RETURNING upload_id, owner, path, size, sha256, content_type, logged_at_ms, rank, parts_token, part_bytes, md5,
+    part_count
+
+-- name: claim_upload
+-- An upload that is to be completed, and whether it is this request's turn: nobody has it, or has let it lapse.
+UPDATE uploads
+SET claim = CASE WHEN claimed_at > now() - make_interval(secs => $3) AND claim IS NOT NULL THEN claim ELSE $2 END,
+    claimed_at = CASE WHEN claimed_at > now() - make_interval(secs => $3) AND claim IS NOT NULL
+        THEN claimed_at ELSE clock_timestamp() END,
+    touched_at = clock_timestamp()
+WHERE upload_id = $1
+RETURNING upload_id, owner, path, size, sha256, content_type, logged_at_ms, rank, parts_token, part_bytes, md5,
+    part_count, claim = $2 AS is_mine, finished_at IS NOT NULL AS is_finished
+
+-- name: renew_claim
+-- Still at it.
+UPDATE uploads SET claimed_at = clock_timestamp(), touched_at = clock_timestamp() WHERE upload_id = $1 AND claim = $2
+
+-- name: release_claim
+-- It was not completed; the next one may try.
+UPDATE uploads SET claim = NULL WHERE upload_id = $1 AND claim = $2
+
+-- name: is_finished
+-- Whether an upload was completed not long ago.
+SELECT FROM uploads WHERE upload_id = $1 AND finished_at IS NOT NULL
+
+-- name: finish_upload
+-- Complete: of all who try only one is told so.
+UPDATE uploads SET finished_at = clock_timestamp(), claim = NULL WHERE upload_id = $1 AND finished_at IS NULL
+RETURNING upload_id
 
 -- name: end_upload
--- Complete, or given up.
-DELETE FROM uploads WHERE upload_id = $1 RETURNING upload_id
+-- Given up, unless it was completed; whoever is told its token removes what has arrived.
+DELETE FROM uploads WHERE upload_id = $1 AND finished_at IS NULL RETURNING upload_id, parts_token
 
 -- name: store_object
 -- A new object; one of the same bytes may have come first.
 INSERT INTO objects (object_id, size, sha256) VALUES ($1, $2, $3)
-ON CONFLICT DO NOTHING RETURNING object_id
+ON CONFLICT (sha256, size) WHERE sha256 IS NOT NULL DO NOTHING RETURNING object_id
 
 -- name: same_object
 -- The object of these bytes, locked against collection.
@@ -94,14 +130,19 @@ WHERE a.owner = $1 AND a.path = ANY($2::text[])
 -- Files are no longer listed; their objects are collected once nothing names them.
 DELETE FROM artifacts WHERE owner = $1 AND ($2 = '' OR path = $2 OR starts_with(path, $2 || '/'))
 
--- name: stale_uploads
--- Uploads that nobody has touched for so long.
-SELECT upload_id, parts_token, coalesce(size, 0) AS size FROM uploads
-WHERE touched_at <= now() - make_interval(secs => $1) ORDER BY touched_at LIMIT $2
+-- name: end_stale_uploads
+-- Some uploads that nobody has touched for so long are given up; whoever is told removes what has arrived.
+DELETE FROM uploads
+WHERE upload_id IN (
+    SELECT upload_id FROM uploads WHERE touched_at <= now() - make_interval(secs => $1) AND finished_at IS NULL
+    ORDER BY touched_at LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+RETURNING upload_id, parts_token
 
 -- name: count_stale_uploads
 -- How many there are.
-SELECT count(*) AS uploads FROM uploads WHERE touched_at <= now() - make_interval(secs => $1)
+SELECT count(*) AS uploads FROM uploads
+WHERE touched_at <= now() - make_interval(secs => $1) AND finished_at IS NULL
 
 -- name: count_unreferenced
 -- Objects that no tree names.
@@ -125,4 +166,8 @@ RETURNING object_id, size
 -- name: known_keys
 -- Which of these ids belong to an object or to an upload under way.
 SELECT object_id FROM objects WHERE object_id = ANY($1::uuid[])
-UNION SELECT upload_id FROM uploads WHERE upload_id = ANY($1::uuid[])
+UNION SELECT upload_id FROM uploads WHERE upload_id = ANY($1::uuid[]) AND finished_at IS NULL
+
+-- name: under_way
+-- Which of these ids belong to an upload under way.
+SELECT upload_id FROM uploads WHERE upload_id = ANY($1::uuid[]) AND finished_at IS NULL
