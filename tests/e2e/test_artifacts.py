@@ -377,6 +377,18 @@ def test_a_stream_whose_completion_did_not_reach_the_server_is_completed_later(
     assert listed(server)["stream.bin"]["sha256"] == hashlib.sha256(body).hexdigest()
 
 
+def test_what_is_logged_last_by_a_script_that_never_finishes_is_stored(server: ServerProcess, tmp_path: Path) -> None:
+    script = """
+import io, os, sys, stepstream
+run = stepstream.start_run(tracking_uri=sys.argv[1], run_id=sys.argv[2])
+run.log({"loss": 1.0}, step=1)
+run.log_text("last words", "last.txt")
+run.log_artifact(io.BytesIO(os.urandom(3_000_000)), "last.bin")
+"""
+    subprocess.run([sys.executable, "-c", script, server.url, RUN], check=True, timeout=60)
+    assert {path: file["size"] for path, file in listed(server).items()} == {"last.txt": 10, "last.bin": 3_000_000}
+
+
 def write_all(descriptor: int, body: bytes) -> None:
     for at in range(0, len(body), 50_000):
         os.write(descriptor, body[at : at + 50_000])

@@ -1,8 +1,10 @@
 """How a batch of files gets into the store: announced together, sent side by side, completed together."""
 
 import asyncio
+import contextlib
+import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -181,7 +183,7 @@ class Batch:
         under_way: set[asyncio.Task[None]] = set()
         try:
             # A pipe may be slow, and other transfers go on meanwhile.
-            while part := await asyncio.to_thread(source.next_part, said["part_bytes"]):
+            while part := await _aside(source.next_part, said["part_bytes"]):
                 number += 1
                 checksums.append(digest(said["checksum"], [part]))
                 if len(under_way) >= STREAM_AHEAD:
@@ -264,6 +266,32 @@ class Batch:
             case _:
                 raise error
         return None
+
+
+async def _aside(call: Callable[[int], bytes], argument: int) -> bytes:
+    """In a thread of its own: an executor takes no work once the interpreter has begun to exit."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[bytes] = loop.create_future()
+
+    def settle(result: bytes, error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def work() -> None:
+        result, failure = b"", None
+        try:
+            result = call(argument)
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=work, name="stepstream-stream", daemon=True).start()
+    return await done
 
 
 def _first(result: object) -> BaseException | None:

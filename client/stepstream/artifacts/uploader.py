@@ -25,7 +25,7 @@ from stepstream.errors import ArtifactError
 from stepstream.notices import Notices
 from stepstream.progress import Bar
 from stepstream.settings import Settings
-from stepstream.transport import Rejected, Unavailable
+from stepstream.transport import BlockingLoop, Rejected, Unavailable
 
 BATCH_FILES: Final = 64
 OPEN_FILES: Final = 128
@@ -244,7 +244,8 @@ class Uploader:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=BlockingLoop) as runner:
+                runner.run(self._main())
         except asyncio.CancelledError:
             return
         except Exception as error:  # noqa: BLE001 - a thread's last words; what is left is noted
