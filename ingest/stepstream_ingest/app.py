@@ -55,7 +55,8 @@ LOGGER: Final = logging.getLogger(__name__)
 VERSION: Final = "0.1.0"
 RETRY_AWAY_S: Final = 2
 STORE: Final = web.AppKey("store", Store)
-READER_CONNECTIONS: Final = 3
+READER_SHARE: Final = 3
+"""One of so many connections is for readers."""
 REAPER_SHARE: Final = 6
 """Silent runs are looked for this many times within the time after which they are given up."""
 
@@ -67,9 +68,10 @@ CLIENT_PAUSE_S: Final = 30.0
 
 def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     """The application, and the switch that drains it."""
-    database = Database(config.dsn)
     # Readers have connections of their own: a slow one must not keep a commit waiting.
-    readers = Database(config.dsn, max_connections=READER_CONNECTIONS)
+    reading = max(1, config.connections // READER_SHARE)
+    database = Database(config.dsn, max_connections=config.connections - reading)
+    readers = Database(config.dsn, max_connections=reading)
     drain = Drain()
     queue, appends = CommitQueue(Committer(database)), CommitQueue(Appender(database))
     heartbeats = Heartbeats(database)

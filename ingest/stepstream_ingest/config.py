@@ -13,6 +13,8 @@ from stepstream_ingest.artifacts.stores.root import ArtifactRoot
 from stepstream_ingest.errors import ServerSetupError
 
 DEFAULT_PORT: Final = 5150
+MAX_WORKERS: Final = 256
+"""Each has connections of its own to PostgreSQL, which starts a process for every one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stepstream server`."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"port (default: {DEFAULT_PORT})")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument("--workers", type=int, help=f"processes (default: one for each core, at most {MAX_WORKERS})")
     parser.add_argument("--database-url", help="any PostgreSQL from 14 on; without one an embedded PostgreSQL is used")
     parser.add_argument("--data-dir", type=Path, help="where the embedded PostgreSQL lives")
     parser.add_argument(
@@ -58,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     """The configuration. Raises ServerSetupError that names every problem."""
     token = arguments.token or environ.get("STEPSTREAM_TOKEN") or None
-    workers = arguments.workers if arguments.workers is not None else os.cpu_count() or 1
+    workers = arguments.workers if arguments.workers is not None else min(os.cpu_count() or 1, MAX_WORKERS)
     database_url = arguments.database_url or environ.get("STEPSTREAM_DATABASE_URL") or None
     problems = []
     data_dir = _data_dir(arguments.data_dir, environ)
@@ -69,8 +71,8 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerCon
         problems.append(str(error))
     if not 0 <= arguments.port <= 65535:
         problems.append(f"--port must lie between 0 and 65535, not {arguments.port}")
-    if not 1 <= workers <= 256:
-        problems.append(f"--workers must lie between 1 and 256, not {workers}")
+    if not 1 <= workers <= MAX_WORKERS:
+        problems.append(f"--workers must lie between 1 and {MAX_WORKERS}, not {workers}")
     if database_url and not database_url.startswith(("postgresql://", "postgres://")):
         problems.append("--database-url must begin with postgresql://, for example postgresql://user@host/database")
     if arguments.heartbeat_timeout <= 0 or arguments.drain_timeout < 0:

@@ -47,13 +47,31 @@ class DataDir:
 
     def _check_format(self) -> None:
         stamp = self.path / "format.json"
-        if not stamp.exists():
-            stamp.write_text(json.dumps({"format": FORMAT}) + "\n")
-            return
-        found = json.loads(stamp.read_text())["format"]
+        try:
+            said = stamp.read_text().strip() if stamp.exists() else ""
+            # An empty one is what a start leaves that was killed, or lost its power, as it wrote it.
+            found = int(json.loads(said)["format"]) if said else 0
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            self.__exit__()
+            raise ServerSetupError(
+                f"{stamp} cannot be read ({error}); nothing was changed. If no newer StepStream has used the "
+                f"directory, it should say {json.dumps({'format': FORMAT})}"
+            ) from error
+        if not found:
+            _write_whole(stamp, json.dumps({"format": FORMAT}) + "\n")
         if found > FORMAT:
             self.__exit__()
             raise ServerSetupError(
                 f"the data directory {self.path} was used by a newer StepStream (format {found}, this one knows "
                 f"{FORMAT}); nothing was changed. Start the newer one, or give this one another --data-dir."
             )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """The file with its text, or as it was before; also after a power cut."""
+    draft = path.with_suffix(".draft")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

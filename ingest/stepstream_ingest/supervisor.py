@@ -12,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from stepstream_ingest import child
@@ -25,12 +25,11 @@ from stepstream_ingest.config import ServerConfig
 from stepstream_ingest.data_dir import DataDir
 from stepstream_ingest.errors import DatabaseAway, ServerSetupError
 from stepstream_ingest.migrations import migrate
-from stepstream_ingest.postgres import binaries
+from stepstream_ingest.postgres import binaries, given
 from stepstream_ingest.postgres.cluster import Cluster
 from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
 
 LOGGER: Final = logging.getLogger(__name__)
-CONNECTIONS_PER_WORKER: Final = 9
 BACKLOG: Final = 1024
 """512 clients that come back together after an outage wait here, not in an error."""
 SPARE_CONNECTIONS: Final = 20
@@ -49,10 +48,10 @@ async def serve(config: ServerConfig) -> None:
     check(config.artifact_root, os.environ)
     with listen(config.host, config.port) as listener:
         async with _database(config) as (dsn, cluster, described):
-            await _migrate(dsn, cluster)
+            connections = await _prepare(dsn, cluster, config.workers)
             secret = await artifact_secret.load(dsn)
             with _shared_directory() as shared:
-                workers = Workers(config, dsn, secret, listener, shared)
+                workers = Workers(config, dsn, connections, secret, listener, shared)
                 workers.start()
                 try:
                     await workers.wait_until_ready(stop)
@@ -92,7 +91,7 @@ async def _database(config: ServerConfig) -> AsyncIterator[tuple[str, Cluster | 
         return
     with DataDir(config.data_dir) as directory:
         found = binaries.find()
-        connections = config.workers * CONNECTIONS_PER_WORKER + SPARE_CONNECTIONS
+        connections = config.workers * given.MAX_PER_WORKER + SPARE_CONNECTIONS
         cluster = Cluster(directory.path / "postgres", found, max_connections=connections)
         await cluster.start()
         try:
@@ -102,8 +101,10 @@ async def _database(config: ServerConfig) -> AsyncIterator[tuple[str, Cluster | 
             await cluster.stop()
 
 
-async def _migrate(dsn: str, cluster: Cluster | None) -> None:
+async def _prepare(dsn: str, cluster: Cluster | None, workers: int) -> int:
+    """The database at the current schema; how many connections each worker may open."""
     try:
+        connections = given.MAX_PER_WORKER if cluster is not None else await given.check(dsn, workers)
         await migrate(dsn)
     except DatabaseAway as error:
         if cluster is not None:
@@ -112,6 +113,13 @@ async def _migrate(dsn: str, cluster: Cluster | None) -> None:
             f"the database {_without_password(dsn)} cannot be reached ({error}). Check that it runs, that this machine "
             "may connect to it, and the user and database in --database-url."
         ) from error
+    if connections < given.MAX_PER_WORKER:
+        LOGGER.warning(
+            "PostgreSQL allows few connections: each worker opens at most %d instead of %d",
+            connections,
+            given.MAX_PER_WORKER,
+        )
+    return connections
 
 
 def _without_password(dsn: str) -> str:
@@ -133,9 +141,16 @@ class Workers:
     """The worker processes: started, restarted when they die, drained."""
 
     def __init__(
-        self, config: ServerConfig, dsn: str, artifact_secret: str, listener: socket.socket, shared: Path
+        self,
+        config: ServerConfig,
+        dsn: str,
+        connections: int,
+        artifact_secret: str,
+        listener: socket.socket,
+        shared: Path,
     ) -> None:
         self._config, self._dsn, self._listener, self._shared = config, dsn, listener, shared
+        self._connections = connections
         self._tally = shared / "connections"
         Tally.create(self._tally, config.workers)
         self._artifact_secret = artifact_secret
@@ -198,6 +213,7 @@ class Workers:
             token=self._config.token,
             heartbeat_timeout_s=self._config.heartbeat_timeout_s,
             drain_s=self._config.drain_s,
+            connections=self._connections,
             compaction=self._config.compaction,
             worker=number,
             tally=str(self._tally),
@@ -222,7 +238,19 @@ async def _watch(stop: asyncio.Event, workers: Workers, cluster: Cluster | None)
         if cluster is not None and not cluster.is_running:
             LOGGER.error("PostgreSQL ended and is restarted; clients keep what is not acknowledged")
             try:
-                await cluster.start()
+                await _unless(stop, cluster.start())
             except ServerSetupError as error:
                 LOGGER.error("PostgreSQL did not come back: %s", error)
                 await asyncio.sleep(RESTART_PAUSE_S)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, or leave it when told to stop."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    return None

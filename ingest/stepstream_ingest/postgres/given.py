@@ -1,0 +1,59 @@
+"""A PostgreSQL that somebody else runs: whether it will do, and how many of its connections are ours."""
+
+from typing import Final
+
+import asyncpg
+
+from stepstream_ingest.database import translated
+from stepstream_ingest.errors import ServerSetupError
+from stepstream_ingest.postgres.binaries import MIN_MAJOR
+
+MAX_PER_WORKER: Final = 9
+"""Connections that a worker has a use for."""
+MIN_PER_WORKER: Final = 5
+"""Two commits, a pass of compaction, everything else, and a reader: with fewer they wait for one another."""
+SPARE: Final = 5
+"""For people, and for the start of the next server."""
+
+ALLOWED: Final = """
+SELECT least(
+    current_setting('max_connections')::integer
+        - current_setting('superuser_reserved_connections')::integer
+        - coalesce(current_setting('reserved_connections', true), '0')::integer,
+    (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
+    (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())
+)
+"""
+
+
+async def check(dsn: str, workers: int) -> int:
+    """How many connections each worker may open. Raises ServerSetupError for what will not do, and DatabaseAway."""
+    with translated():
+        connection = await asyncpg.connect(dsn, timeout=10)
+        try:
+            require_version(connection.get_server_version().major)
+            return connections_each(await connection.fetchval(ALLOWED), workers)
+        finally:
+            await connection.close()
+
+
+def require_version(major: int) -> None:
+    """Raise ServerSetupError for one that is too old."""
+    if major < MIN_MAJOR:
+        raise ServerSetupError(
+            f"--database-url names a PostgreSQL {major}, and StepStream needs {MIN_MAJOR} or newer; nothing was "
+            "changed. Name a newer one, or leave the option out for an embedded one."
+        )
+
+
+def connections_each(allowed: int, workers: int) -> int:
+    """What each of the workers may open of `allowed` connections. Raises ServerSetupError where that is too few."""
+    each = (allowed - SPARE) // workers
+    if each < MIN_PER_WORKER:
+        most = (allowed - SPARE) // MIN_PER_WORKER
+        way_out = f"start with --workers {most} or fewer, or raise" if most > 0 else "raise"
+        raise ServerSetupError(
+            f"the PostgreSQL of --database-url allows {allowed} connections, and {workers} workers need "
+            f"{workers * MIN_PER_WORKER + SPARE}: {way_out} its max_connections (or the limit of this user or database)"
+        )
+    return min(MAX_PER_WORKER, each)
