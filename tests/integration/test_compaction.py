@@ -10,6 +10,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from stepstream_ingest import telemetry
 from stepstream_ingest.compact import backlog, loop
 from stepstream_ingest.compact.compactor import Compactor
 from stepstream_ingest.compact.loop import Compaction
@@ -279,6 +280,50 @@ async def test_the_newest_attempt_of_each_step_is_seen_and_earlier_ones_on_reque
     assert first["count"] == 1000
     assert sum(buckets["counts"]) == 1500
     assert buckets["mean"] == [0.0] * 9 + [1.0] * 6
+
+
+async def test_a_group_that_fails_keeps_nobody_from_the_others_and_is_tried_again(
+    database_url, compaction, monkeypatch, caplog
+):
+    monkeypatch.setattr(loop, "ASIDE_S", 0.2)
+    before = telemetry.COMPACTION_FAILURES._value.get()
+    async with running(database_url, compaction=False) as client:
+        for rank, points in enumerate((300, 200, 100)):
+            await post(client, frame(1, metrics({"a": [1.0] * points}), writer=70 + rank, rank=rank))
+        # A frame that nothing decodes, in the group that comes first: bytes of a disk that lies.
+        (row,) = await fetch(database_url, "SELECT body FROM frames WHERE rank = 0")
+        await fetch(database_url, "UPDATE frames SET body = substr(body, 1, 40) WHERE rank = 0")
+        assert await compaction.round()
+        assert await tables(database_url) == (1, 300)
+        assert telemetry.COMPACTION_FAILURES._value.get() == before + 1
+        # Set aside, it neither fails again at once nor fills the log.
+        assert not await compaction.round()
+        assert telemetry.COMPACTION_FAILURES._value.get() == before + 1
+        await fetch(database_url, "UPDATE frames SET body = $1 WHERE rank = 0", row["body"])
+        await asyncio.sleep(0.25)
+        await compact_all(compaction)
+    assert await tables(database_url) == (0, 600)
+    assert RUN in caplog.text
+
+
+async def test_a_group_in_which_the_database_goes_away_comes_last_in_the_next_round(
+    database_url, compaction, monkeypatch
+):
+    async with running(database_url, compaction=False) as client:
+        for rank, points in enumerate((200, 100)):
+            await post(client, frame(1, metrics({"a": [1.0] * points}), writer=70 + rank, rank=rank))
+        compact = Compactor._compact
+
+        async def too_slow(compactor, connection, group):
+            if group.rank == 0:
+                raise DatabaseAway("it took longer than a minute")
+            return await compact(compactor, connection, group)
+
+        monkeypatch.setattr(Compactor, "_compact", too_slow)
+        for _ in range(2):
+            with pytest.raises(DatabaseAway):
+                await compaction.round()
+    assert await tables(database_url) == (1, 100)
 
 
 async def test_writers_are_slowed_and_then_turned_away_when_compaction_is_behind(database_url, monkeypatch):

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 from stepstream_ingest import telemetry
 from stepstream_ingest.compact import backlog
@@ -18,9 +20,14 @@ POLL_S: Final = 1.0
 AWAY_PAUSE_S: Final = 2.0
 STALE_S: Final = 2.0
 """A backlog older than this is looked up again before the next pass: writers are slowed by what it says."""
+ASIDE_S: Final = 5.0
+"""A group whose pass has failed lets the others go first for so long."""
 VACUUM_BYTES: Final = 32 * 2**20
 """Deleted frames are reclaimed after this much: their space is used again before the table grows far."""
 VACUUM_S: Final = 60.0
+
+Name: TypeAlias = tuple[UUID, int | None, int, bool]
+"""Run, rank, attempt, and whether it came by requests."""
 
 
 class Compaction:
@@ -33,6 +40,10 @@ class Compaction:
         self._waiting_bytes = 0
         self._deleted_bytes = 0
         self._vacuumed_at = time.monotonic()
+        self._aside: dict[Name, float] = {}
+        """Groups that are let alone, and until when."""
+        self._last: set[Name] = set()
+        """Groups in whose pass the database went away: it may be theirs that takes too long."""
 
     def delay_s(self) -> float | None:
         """How long a writer is held back now; None to turn it away."""
@@ -57,27 +68,55 @@ class Compaction:
                 await asyncio.sleep(POLL_S)
 
     async def round(self) -> bool:
-        """Look, compact what is due, tidy when nothing is; whether anything was done. Raises DatabaseAway."""
+        """Look, compact what is due, tidy when nothing is; whether anything was done. Raises DatabaseAway.
+
+        A group that fails by a defect keeps nobody from the others.
+        """
         waiting = await self._look()
         seen_at = time.monotonic()
         worked = False
-        for group in waiting.due():
-            began = time.perf_counter()
-            done = await self._compactor.compact(group)
-            if done is not None and done.frames:
-                worked = True
-                self._deleted_bytes += done.bytes
-                telemetry.COMPACTED_POINTS.inc(done.points)
-                telemetry.COMPACTED_FRAMES.inc(done.frames)
-                telemetry.COMPACTION_SECONDS.observe(time.perf_counter() - began)
+        for group in sorted(waiting.due(), key=lambda group: _name(group) in self._last):
+            worked = await self._tried(_name(group), self._compact(group)) or worked
             if time.monotonic() - seen_at > STALE_S:
                 break
         await self._vacuum()
         return worked or await self._tidy()
 
+    async def _compact(self, group: backlog.Group) -> bool:
+        began = time.perf_counter()
+        done = await self._compactor.compact(group)
+        if done is None or not done.frames:
+            return False
+        self._deleted_bytes += done.bytes
+        telemetry.COMPACTED_POINTS.inc(done.points)
+        telemetry.COMPACTED_FRAMES.inc(done.frames)
+        telemetry.COMPACTION_SECONDS.observe(time.perf_counter() - began)
+        return True
+
+    async def _tried(self, name: Name, work: Coroutine[Any, Any, bool]) -> bool:
+        """Whether anything was done. Raises DatabaseAway."""
+        now = time.monotonic()
+        self._aside = {one: until for one, until in self._aside.items() if until > now}
+        if name in self._aside:
+            work.close()
+            return False
+        try:
+            worked = await work
+            self._last.discard(name)
+            return worked
+        except DatabaseAway:
+            self._last.add(name)
+            raise
+        except Exception:
+            self._aside[name] = time.monotonic() + ASIDE_S
+            LOGGER.exception("a pass over run %s, rank %s failed", name[0].hex, name[1])
+            telemetry.COMPACTION_FAILURES.inc()
+            return False
+
     async def _look(self) -> backlog.Backlog:
         waiting = await self._compactor.backlog()
         self._waiting_bytes = waiting.bytes
+        self._last &= {_name(group) for group in waiting.groups}
         telemetry.BACKLOG_FRAMES.set(waiting.frames)
         telemetry.BACKLOG_POINTS.set(waiting.points)
         telemetry.BACKLOG_BYTES.set(waiting.bytes)
@@ -86,10 +125,14 @@ class Compaction:
     async def _tidy(self) -> bool:
         worked = False
         for run_id, rank, attempt in await self._tidier.groups():
-            chunks = await self._tidier.tidy(run_id, rank, attempt)
-            telemetry.TIDIED_CHUNKS.inc(chunks)
-            worked = worked or chunks > 0
+            name = (run_id, None if rank == -1 else rank, attempt, False)
+            worked = await self._tried(name, self._tidy_group(run_id, rank, attempt)) or worked
         return worked
+
+    async def _tidy_group(self, run_id: UUID, rank: int, attempt: int) -> bool:
+        chunks = await self._tidier.tidy(run_id, rank, attempt)
+        telemetry.TIDIED_CHUNKS.inc(chunks)
+        return chunks > 0
 
     async def _vacuum(self) -> None:
         """Give the space of deleted frames back to the table: at their rate the system's own would come late."""
@@ -101,3 +144,7 @@ class Compaction:
             await connection.execute("VACUUM (TRUNCATE false, SKIP_LOCKED) frames")
         self._deleted_bytes = 0
         self._vacuumed_at = time.monotonic()
+
+
+def _name(group: backlog.Group) -> Name:
+    return group.run_id, group.rank, group.attempt, group.served
