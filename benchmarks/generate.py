@@ -55,6 +55,7 @@ def log_in_processes(url: str, processes: int, seconds: float, values: int) -> d
     return {
         "points_per_s": round(points / (ended - began)),
         "points": points,
+        "points_logged": sum(one["logged"] for one in said),
         "seconds": round(ended - began, 2),
         "processes": processes,
         "values_per_call": values,
@@ -99,6 +100,7 @@ def _log(seconds: float, values: int, rank: int) -> dict[str, Any]:
         "began": began,
         "ended": ended,
         "points": stats.points_acknowledged - warm,
+        "logged": (step + 1) * values,
         "calls": (stats.points_acknowledged - warm) // values,
         "delivered": delivered,
         "dropped": stats.points_dropped + stats.points_refused + stats.bad_values,
@@ -162,6 +164,7 @@ async def post_ready_frames(url: str, keys: int, steps: int, seconds: float) -> 
     """Post ready frames over a few connections; only answered ones count."""
     run_id = os.urandom(16).hex()
     counted = {"frames": 0, "bytes": 0}
+    warming = {"frames": 0, "bytes": 0}
     minutes: dict[int, int] = {}
     acks: list[float] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as session:
@@ -169,7 +172,7 @@ async def post_ready_frames(url: str, keys: int, steps: int, seconds: float) -> 
         for source in sources:
             await _post(session, url, [next(source)])
         warm_until = time.monotonic() + min(2.0, seconds / 5)
-        await asyncio.gather(*[_pump(session, url, source, warm_until, None, acks, {}) for source in sources])
+        await asyncio.gather(*[_pump(session, url, source, warm_until, warming, acks, {}) for source in sources])
         acks.clear()
         began = time.monotonic()
         await asyncio.gather(
@@ -177,6 +180,7 @@ async def post_ready_frames(url: str, keys: int, steps: int, seconds: float) -> 
         )
         elapsed = time.monotonic() - began
     return {
+        "points_acknowledged": (warming["frames"] + counted["frames"]) * keys * steps,
         "points_per_s": round(counted["frames"] * keys * steps / elapsed),
         "frames_per_s": round(counted["frames"] / elapsed, 1),
         "bytes_per_point_sent": round(counted["bytes"] / max(1, counted["frames"] * keys * steps), 2),
@@ -197,7 +201,7 @@ async def _pump(
     url: str,
     source: Iterator[bytes],
     until: float,
-    counted: dict[str, int] | None,
+    counted: dict[str, int],
     acks: list[float],
     minutes: dict[int, int],
 ) -> None:
@@ -211,11 +215,10 @@ async def _pump(
         before = time.monotonic()
         await _post(session, url, frames)
         acks.append(time.monotonic() - before)
-        if counted is not None:
-            counted["frames"] += len(frames)
-            minute = int(before - began) // 60
-            minutes[minute] = minutes.get(minute, 0) + len(frames)
-            counted["bytes"] += size
+        counted["frames"] += len(frames)
+        counted["bytes"] += size
+        minute = int(before - began) // 60
+        minutes[minute] = minutes.get(minute, 0) + len(frames)
 
 
 async def _post(session: aiohttp.ClientSession, url: str, frames: list[bytes]) -> None:

@@ -43,7 +43,7 @@ def measure(
     stored = asyncio.run(stored_points(database, logged["run_id"]))
     logged["points_stored"] = stored
     # The warm-up's points are stored too: everything logged, and not only what was timed, must be there.
-    lost += logged["dropped"] + logged["undelivered"] + processes * 2000 * 100 + logged["points"] - stored
+    lost += abs(logged["points_logged"] - stored)
     logged["bytes_per_point"] = round(asyncio.run(table_bytes(database)) / max(1, stored), 2)
     measured["log_to_committed"] = logged
     for keys, steps in SHAPES:
@@ -56,7 +56,7 @@ def measure(
         points = asyncio.run(stored_points(database, shape["run_id"]))
         shape["bytes_per_point"] = round(asyncio.run(table_bytes(database)) / max(1, points), 2)
         shape["points_stored"] = points
-        lost += max(0, round(shape["frames_per_s"] * shape["seconds"]) * keys * steps - points)
+        lost += abs(shape["points_acknowledged"] - points)
         measured["server_only"][f"{keys}x{steps}"] = shape
     measured["points_lost"] = lost
     return measured

@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
+
 from stepstream_ingest.postgres.cluster import DATABASE, USER
 
 START_TIMEOUT_S = 60
@@ -20,6 +22,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def database_url_of(directory: Path) -> str:
+    """The PostgreSQL of the server that runs in the directory."""
+    options = (directory / "postgres" / "postmaster.opts").read_text()
+    sockets = re.search(r'"unix_socket_directories=([^"]+)"', options)
+    assert sockets is not None
+    return f"postgresql://{USER}@/{DATABASE}?host={sockets[1]}"
 
 
 class ServerProcess:
@@ -42,10 +52,7 @@ class ServerProcess:
     @property
     def database_url(self) -> str:
         """The server's own PostgreSQL, past the server."""
-        options = (self.directory / "postgres" / "postmaster.opts").read_text()
-        sockets = re.search(r'"unix_socket_directories=([^"]+)"', options)
-        assert sockets is not None
-        return f"postgresql://{USER}@/{DATABASE}?host={sockets[1]}"
+        return database_url_of(self.directory)
 
     def start(self) -> None:
         """Start and wait until it answers."""
@@ -74,6 +81,21 @@ class ServerProcess:
 
     def kill(self) -> None:
         """SIGKILL of the supervisor: its children notice."""
+        self._signal(signal.SIGKILL)
+
+    def workers(self) -> list[int]:
+        """The worker processes."""
+        # Not psutil's cmdline(): it raises for one that has just been killed.
+        pids = [child.pid for child in psutil.Process(self.pid).children()]
+        return [pid for pid in pids if b"stepstream_ingest.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    def kill_everything(self) -> None:
+        """SIGKILL of workers, PostgreSQL and all its processes, and the supervisor, before any can do anything."""
+        family = psutil.Process(self.pid).children(recursive=True)
+        # The supervisor last: its death would be a SIGTERM to the others.
+        for process in [*family, psutil.Process(self.pid)]:
+            process.kill()
+        psutil.wait_procs(family, timeout=20)
         self._signal(signal.SIGKILL)
 
     def stop(self) -> int:

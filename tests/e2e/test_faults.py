@@ -80,6 +80,41 @@ async def test_a_server_killed_mid_load_and_restarted_has_every_point_once(serve
     assert await stored.count(server.database_url, said["run_id"]) == 50_000
 
 
+@pytest.mark.parametrize("killed", ["a worker", "everything"])
+async def test_what_is_killed_hard_under_load_costs_no_point_and_stores_none_twice(server_factory, tmp_path, killed):
+    """SIGKILL of the supervisor alone is a SIGTERM to its workers, which drain: here nothing has time to."""
+    server = server_factory("--workers", "2")
+    runs = [digit * 32 for digit in "abc"]
+    trainers = [
+        Trainer(
+            server.url,
+            tmp_path / "spool",
+            "--steps=2000",
+            "--keys=20",
+            "--rate=150",
+            f"--progress={tmp_path / run_id}",
+            STEPSTREAM_RUN_ID=run_id,
+        )
+        for run_id in runs
+    ]
+    await until(lambda: all(len(lines(tmp_path / run_id)) > 300 for run_id in runs), timeout=60)
+    logged = min(len(lines(tmp_path / run_id)) for run_id in runs)
+    for _ in range(2):
+        if killed == "everything":
+            await asyncio.to_thread(server.kill_everything)
+            await asyncio.to_thread(server.restart)
+        else:
+            before = server.workers()
+            os.kill(before[0], signal.SIGKILL)
+            await until(lambda: len(server.workers()) == 2 and before[0] not in server.workers())  # noqa: B023
+        logged += 100
+        await until(lambda: all(len(lines(tmp_path / run_id)) > logged for run_id in runs))  # noqa: B023
+    for run_id, said in zip(runs, [await trainer.said() for trainer in trainers], strict=True):
+        assert (said["delivered"], said["dropped"]) == (True, 0)
+        assert await stored.points(server.database_url, run_id) == expected(range(2000), 20)
+        assert await stored.count(server.database_url, run_id) == 40_000
+
+
 async def test_postgresql_killed_and_restarted_has_every_point_once(server_factory, tmp_path):
     server = server_factory()
     progress = tmp_path / "progress"
