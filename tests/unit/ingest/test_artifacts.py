@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepstream.artifacts import plan
 from stepstream_ingest.artifacts.parts import gaps
 from stepstream_ingest.artifacts.stores import root
 from stepstream_ingest.artifacts.stores.headers import attachment, safe_type
@@ -40,8 +41,6 @@ def part(number, size):
 
 @given(st.integers(1, 10_000), st.integers(1, 1000))
 def test_parts_that_cover_a_file_have_no_gaps_and_each_missing_one_is_named(size, part_bytes):
-    from stepstream.artifacts import plan
-
     whole = [part(one.number, one.size) for one in plan.parts(size, part_bytes)]
     assert gaps(whole, size, part_bytes) is None
     for one in whole[:5]:
