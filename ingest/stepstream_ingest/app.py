@@ -26,7 +26,7 @@ from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.drain import Drain
-from stepstream_ingest.errors import ApiError, DatabaseAway
+from stepstream_ingest.errors import ApiError, DatabaseAway, NotStorable
 from stepstream_ingest.hearing import Hearing
 from stepstream_ingest.logs import Logs
 from stepstream_ingest.mlflow.artifacts import MlflowArtifactRoutes
@@ -187,6 +187,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _refusal(error)
     except DatabaseAway as error:
         return _refusal(ApiError(503, "DATABASE_AWAY", str(error), RETRY_AWAY_S))
+    except NotStorable as error:
+        return _refusal(ApiError(400, "INVALID_PARAMETER_VALUE", f"PostgreSQL does not take a value of this: {error}"))
     except StoreAway as error:
         return _refusal(ApiError(503, "STORE_AWAY", str(error), RETRY_AWAY_S))
     except ObjectGone as error:

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from stepstream_ingest.errors import DatabaseAway, RunClosed
+from stepstream_ingest.errors import DatabaseAway, NotStorable, RunClosed
 
 Connection: TypeAlias = Any
 """asyncpg's connection, inside or outside a pool; asyncpg carries no types."""
@@ -23,6 +23,8 @@ COPY_TRAILER: Final = struct.pack("!h", -1)
 
 RUN_CLOSED: Final = "SS001"
 """What our own function takes_points raises."""
+DATA_EXCEPTION: Final = "22"
+"""The class of SQLSTATE of values that PostgreSQL cannot take."""
 
 _AWAY: Final = (
     asyncpg.PostgresConnectionError,
@@ -52,6 +54,8 @@ def translated() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         if error.sqlstate == RUN_CLOSED:
             raise RunClosed(str(error)) from error
+        if str(error.sqlstate).startswith(DATA_EXCEPTION):
+            raise NotStorable(str(error)) from error
         raise
 
 

@@ -3,6 +3,7 @@
 IngestError
     DatabaseAway        try again later; nothing is lost, nothing of this request is stored
     RunClosed           whoever logs: the run is not there, deleted or given up; nothing is stored
+    NotStorable         the sender of a request: PostgreSQL has no place for a text or number in it
     DatabaseTooNew      the operator: a newer StepStream has used this database
     ServerSetupError    the operator: the server cannot start as it was told to
 ApiError                the sender of a request: becomes its answer
@@ -19,6 +20,10 @@ class DatabaseAway(IngestError):
 
 class RunClosed(IngestError):
     """A run takes no points as it is; nothing of what was to be stored together is."""
+
+
+class NotStorable(IngestError):
+    """A text or number of a request cannot be stored or compared, such as a NUL character or a number of 20 digits."""
 
 
 class DatabaseTooNew(IngestError):

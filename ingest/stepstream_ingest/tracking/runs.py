@@ -213,7 +213,8 @@ class Runs:
     ) -> None:
         """Change what is given; `ends` says that the end time is among it."""
         async with self._database.connection() as connection, connection.transaction():
-            await self._lock(connection, run_id)
+            # The row is changed: two that had locked it for reading only would wait for one another.
+            await self._lock(connection, run_id, alone=True)
             await connection.execute(self._sql["update_run"], run_id, status, ends, end_time_ms, name)
             if name is not None:
                 await self._tag(connection, run_id, {NAME_TAG: name})
@@ -231,7 +232,7 @@ class Runs:
             check_key(key, "tag")
         said = {key: rules.param_value(key, value) for key, value in params}
         async with self._database.connection() as connection, connection.transaction():
-            await self._lock(connection, run_id)
+            await self._lock(connection, run_id, alone=NAME_TAG in tags)
             if said:
                 await self._log_params(connection, run_id, said)
             await self._tag(connection, run_id, {key: rules.tag_value(key, value) for key, value in tags.items()})

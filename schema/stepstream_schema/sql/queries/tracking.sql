@@ -93,10 +93,13 @@ WITH moved AS (
 SELECT experiment_id FROM moved
 
 -- name: update_run
--- What is null stays as it is.
+-- What is null stays as it is; who only renames a run says nothing of its status.
 UPDATE runs SET status = coalesce($2, status), end_time_ms = CASE WHEN $3 THEN $4 ELSE end_time_ms END,
-    name = coalesce($5, name), status_time_ms = (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-    status_writer = 0, lost = false
+    name = coalesce($5, name),
+    status_time_ms = CASE WHEN $2::text IS NULL THEN status_time_ms
+        ELSE (extract(epoch FROM clock_timestamp()) * 1000)::bigint END,
+    status_writer = CASE WHEN $2::text IS NULL THEN status_writer ELSE 0 END,
+    lost = lost AND $2::text IS NULL
 WHERE run_id = $1
 
 -- name: lock_run
