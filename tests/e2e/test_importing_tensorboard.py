@@ -26,6 +26,8 @@ def write(folder: Path) -> None:
         for step in range(STEPS):
             writer.add_scalar("loss/total", 1 / (step + 1), step, walltime=1000 + step)
         writer.add_scalar("loss/total", math.nan, STEPS, walltime=5000)
+        writer.add_scalar("diverged", math.inf, 1, walltime=5000)
+        writer.add_scalar("diverged", -math.inf, 2, walltime=5000)
         writer.add_histogram("weights", np.zeros(5), 1)
         writer.add_hparams({"lr": 0.5, "layers": 3, "name": "net"}, {"accuracy": 0.9}, name="trial")
     with SummaryWriter(str(folder)) as writer:
@@ -67,6 +69,7 @@ def test_scalars_and_hyperparameters_arrive_and_what_was_taken_is_not_taken_agai
     assert points[1] == (1, 1_001_000, 0.5)
     assert points[-1][:2] == (STEPS, 5_000_000)
     assert math.isnan(points[-1][2])
+    assert [value for _, _, value in history(server, train["run_id"], "diverged")] == [math.inf, -math.inf]
     assert (train["status"], train["start_time_ms"] > 0) == ("FINISHED", True)
     assert found["first/train/trial"]["params"] == {"lr": "0.5", "layers": "3", "name": "net"}
     assert history(server, found["logs"]["run_id"], "at_the_root")[0][0] == -1

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -201,7 +202,11 @@ class Target:
         return {int(one["version"]) for one in said.get("model_versions", [])}
 
     def _log(self, run_id: str, points: Sequence[Point]) -> None:
-        self._say("runs/log-batch", run_id=run_id, metrics=list(map(_spelt, points)))
+        if any(math.isinf(value) for _, value, _, _ in points):
+            # MLflow's protocol would make the largest number of an infinity; equal points are one by either way.
+            self._server.post(f"{paths.run(run_id)}/log", {"metrics": list(map(_exact, points))})
+        else:
+            self._say("runs/log-batch", run_id=run_id, metrics=list(map(_spelt, points)))
 
     def _say(self, path: str, **said: Any) -> dict[str, Any]:
         return self._server.post(API + path, said)
@@ -213,7 +218,19 @@ class Target:
 
 def _spelt(point: Point) -> dict[str, Any]:
     key, value, time_ms, step = point
-    return {"key": key, "value": value if value == value else "NaN", "timestamp": time_ms, "step": step}
+    return {"key": key, "value": _number(value), "timestamp": time_ms, "step": step}
+
+
+def _exact(point: Point) -> dict[str, Any]:
+    key, value, time_ms, step = point
+    return {"key": key, "value": _number(value), "time_ms": time_ms, "step": step}
+
+
+def _number(value: float) -> float | str:
+    """What is not finite has no number in JSON."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _groups(said: Mapping[str, str]) -> Iterable[list[dict[str, str]]]:
