@@ -93,15 +93,16 @@ class Buffer:
         self.fast_rows = 0
         """0 sends every call the slow way."""
         self.fast_values = 0
+        """So wide rows were seen; 0 also says that none may be added up to learn its types."""
 
     def allow_fast(self) -> None:
         """From now on plain rows as wide as those that were seen may be appended directly."""
         self._fast_allowed = True
 
     def deny_fast(self) -> None:
-        """Every row comes by `push` from now on."""
+        """Every row comes by `push` from now on, and its types are asked one by one."""
         self._fast_allowed = False
-        self.fast_rows = 0
+        self.fast_rows = self.fast_values = 0
 
     @property
     def points(self) -> int:

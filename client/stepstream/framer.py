@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
+from struct import Struct
 from typing import Any, Final
 
 import numpy as np
@@ -177,13 +178,13 @@ class Framer:
 
 def _by_keys(rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:
     groups: dict[tuple[str, ...], list[Row]] = {}
-    last: tuple[str, ...] = ()
-    group: list[Row] = groups.setdefault(last, [])
+    last: list[str] = []
+    group: list[Row] = groups.setdefault((), [])
     for row in rows:
-        keys = tuple(row[2])
+        keys = [*row[2]]
         # Most rows have the keys of the row before: equal by identity, which is much faster than to hash them all.
         if keys != last:
-            last, group = keys, groups.setdefault(keys, [])
+            last, group = keys, groups.setdefault(tuple(keys), [])
         group.append(row)
     # Rows without any value say nothing.
     del groups[()]
@@ -242,7 +243,9 @@ def _halve_row(row: Row) -> list[list[Row]]:
 
 
 def _matrix(keys: tuple[str, ...], rows: list[Row]) -> Metrics:
-    values = np.fromiter(chain.from_iterable(row[2].values() for row in rows), np.float64, len(rows) * len(keys))
+    # By struct, row by row, which takes two thirds of the time that np.fromiter needs for one value after the other.
+    pack = Struct(f"{len(keys)}d").pack
+    values = np.frombuffer(b"".join([pack(*row[2].values()) for row in rows]), np.float64)
     return Matrix(
         keys=keys,
         steps=np.fromiter((row[0] for row in rows), np.int64, len(rows)),

@@ -180,13 +180,11 @@ class Run(RunArtifacts):
             rows = buffer.rows
             # The way of nearly every call, without a lock or a function of ours: see benchmarks/log_call.py. A sum is
             # an exact float only if no NumPy scalar, array or tensor is in it, and is faster than asking every type.
-            if (
-                len(rows) < buffer.fast_rows
-                and len(values) <= buffer.fast_values
-                and type(step) is int
-                and type(sum(values.values(), 0.0)) is float
-            ):
-                rows.append((step, time_ns(), values))
+            if len(values) <= buffer.fast_values and type(step) is int and type(sum(values.values(), 0.0)) is float:
+                if len(rows) < buffer.fast_rows:
+                    rows.append((step, time_ns(), values))
+                else:
+                    self._take(buffer.push(values, step), len(values))
             else:
                 self._log_with_care(values, step)
         except Exception:  # noqa: BLE001 - the law of this class; what cannot even be added up is told apart here
@@ -470,8 +468,12 @@ class Run(RunArtifacts):
             # Adding up tensors would launch work on their device: from now on types are asked one by one.
             self._buffer.deny_fast()
             taken = self._push_captured(values, step, at_ns)
+        self._take(taken, len(values))
+
+    def _take(self, taken: bool, values: int) -> None:
+        """What follows a push, whichever way it came."""
         if not taken:
-            self._drop(len(values))
+            self._drop(values)
         if self._asleep:
             self._awaken()
         if self._every_call:
