@@ -29,7 +29,7 @@ PATIENCE_TRIES: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remaining:
-    """What of a file is already here, beside it: `<name>.stepstream-part` and this, as JSON."""
+    """What of a file is already here, beside it: `.stepstream-<hash of its name>.part`, and this, as JSON."""
 
     sha256: str | None
     size: int
@@ -107,13 +107,21 @@ class _File:
     ) -> None:
         self._remote, self._run_id, self._file, self._target = remote, run_id, file, target
         self._progress = progress
-        self._part = target.with_name(target.name + ".stepstream-part")
-        self._state = target.with_name(target.name + ".stepstream-state")
+        # Not the name and more: that may be as long as a name can be.
+        short = hashlib.sha256(target.name.encode()).hexdigest()[:16]
+        self._part = target.with_name(f".stepstream-{short}.part")
+        self._state = target.with_name(f".stepstream-{short}.state")
         self._done: set[int] = set()
         self._backoff = Backoff(lambda low, high: (low + high) / 2)
 
     async def fetch(self) -> None:
         """Until it is whole. Raises ArtifactError."""
+        try:
+            await self._fetch()
+        except OSError as error:
+            raise ArtifactError(f"{self._target} cannot be written: {error.strerror or error}") from error
+
+    async def _fetch(self) -> None:
         self._target.parent.mkdir(parents=True, exist_ok=True)
         self._done = self._resumable()
         mode = "r+b" if self._done else "wb"
