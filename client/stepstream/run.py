@@ -80,6 +80,7 @@ class Run(RunArtifacts):
         self._pipeline: Pipeline | None = None
         self._sender: Sender | None = None
         self._uploader: Uploader | None = None
+        self._uploader_lock = threading.Lock()
         self._ready = threading.Event()
         self._loaded = threading.Event()
         self._described = threading.Event()
@@ -344,6 +345,7 @@ class Run(RunArtifacts):
         active.closed(self)
         lag = self.lag
         artifacts_left = self._uploader.left() if self._uploader is not None else ()
+        artifacts_failed = self._uploader.failed() if self._uploader is not None else ()
         if self._uploader is not None:
             self._uploader.stop()
         if self._sender is not None:
@@ -358,9 +360,16 @@ class Run(RunArtifacts):
             frames_left=lag.frames_unacknowledged,
             points_left=lag.points_unacknowledged + lag.points_buffered,
             artifacts_left=artifacts_left,
+            artifacts_failed=artifacts_failed,
             spool_dir=self._settings.spool_dir,
         )
-        if not delivered:
+        if artifacts_failed:
+            shown = "; ".join(artifacts_failed[:5]) + ("; ..." if len(artifacts_failed) > 5 else "")
+            self._notices.once(
+                "failed", f"run {self.run_id}: {len(artifacts_failed)} artifacts were not stored: {shown}"
+            )
+        is_left = lag.frames_unacknowledged or self._finished.points_left or artifacts_left
+        if not delivered and (is_left or not artifacts_failed):
             self._notices.once(
                 "finish",
                 f"run {self.run_id} ended with {self._finished.points_left} points{_and_files(artifacts_left)} not yet "
@@ -383,13 +392,15 @@ class Run(RunArtifacts):
     def _artifacts(self) -> "Uploader":
         if self._finished is not None:
             raise ArtifactError("the run is finished; stepstream artifacts put adds files to it")
-        if self._uploader is None:
-            from stepstream.artifacts.uploader import Uploader
+        # Calls from several threads must share one.
+        with self._uploader_lock:
+            if self._uploader is None:
+                from stepstream.artifacts.uploader import Uploader
 
-            self._uploader = Uploader(self._settings, self.run_id, self.rank, self._notices)
-            if self._asleep:
-                lifecycle.flush_at_multiprocessing_exit()
-        return self._uploader
+                self._uploader = Uploader(self._settings, self.run_id, self.rank, self._notices)
+                if self._asleep:
+                    lifecycle.flush_at_multiprocessing_exit()
+            return self._uploader
 
     def _log_or_count(self, metrics: Mapping[str, Any], step: Any, time_ms: int | None = None) -> None:
         try:
