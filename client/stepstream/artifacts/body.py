@@ -7,7 +7,7 @@ for SILENT_S.
 import asyncio
 import errno
 import os
-import time
+import socket
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,9 +21,9 @@ SILENT_S: Final = 60.0
 """A transfer on which nothing has moved for so long is tried again."""
 PIECE_BYTES: Final = 256 * 2**10
 """Handed to the network at a time where it passes through Python: memory stays flat whatever the file's size."""
-MOST_STEP_BYTES: Final = 4 * 2**20
-"""Handed to the kernel at a time, once the network has shown that it takes that within STEP_S."""
-STEP_S: Final = 1.0
+FLUSH_S: Final = 0.001
+CANNOT: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK, errno.ENOTSUP})
+"""This file or connection has no short way."""
 
 
 class Body(Payload):
@@ -93,8 +93,10 @@ class FileBody(Body):
     async def _write(self, writer: AbstractStreamWriter) -> None:
         with self._source.opened() as file:
             at, end = self._start, self._start + self._size
-            if self._size > PIECE_BYTES:
-                at = await self._by_kernel(writer, file, at, end)
+            plain = _plain_socket(writer) if self._size > PIECE_BYTES else None
+            if plain is not None:
+                with plain:
+                    at = await self._by_kernel(writer, plain, file, at, end)
             while at < end:
                 piece = os.pread(file, min(PIECE_BYTES, end - at), at)
                 self._check(len(piece))
@@ -102,30 +104,29 @@ class FileBody(Body):
                 at += len(piece)
         self._source.check()
 
-    async def _by_kernel(self, writer: AbstractStreamWriter, file: int, at: int, end: int) -> int:
-        """How far that went: to the end, or to where it cannot be done, as with TLS."""
-        writer.send_headers()
-        step = PIECE_BYTES
+    async def _by_kernel(self, writer: AbstractStreamWriter, plain: socket.socket, file: int, at: int, end: int) -> int:
+        """How far that went: to the end, unless it cannot be done."""
+        await _send_headers(writer)
         while at < end:
-            began = time.monotonic()
             try:
-                async with asyncio.timeout(SILENT_S):
-                    sent = await _sendfile(writer, file, at, min(step, end - at))
-            except RuntimeError:
-                return at
+                sent = os.sendfile(plain.fileno(), file, at, end - at)
+            except BlockingIOError:
+                await _writable(plain)
+                continue
             except ConnectionError:
                 # A store that refuses may hang up without reading the rest; its answer says more than this error.
                 await _let_read()
                 raise
             except OSError as error:
+                if error.errno in CANNOT:
+                    return at
                 if error.errno in (errno.EIO, errno.ESTALE):
                     self.error = error
                 raise
             self._check(sent)
             self._moved(sent)
             at += sent
-            step = min(2 * step, MOST_STEP_BYTES) if time.monotonic() - began < STEP_S else PIECE_BYTES
-            await _let_read()
+            await asyncio.sleep(0)
         return at
 
     def _check(self, count: int) -> None:
@@ -133,24 +134,41 @@ class FileBody(Body):
             raise SourceChanged(f"{self._source.path} became shorter while it was being sent")
 
 
-async def _sendfile(writer: AbstractStreamWriter, file: int, at: int, count: int) -> int:
+def _plain_socket(writer: AbstractStreamWriter) -> socket.socket | None:
+    """Another descriptor of the connection, which asyncio does not guard; None where bytes must be encrypted first."""
+    transport = getattr(writer, "transport", None)
+    if transport is None or transport.get_extra_info("sslcontext") is not None or not hasattr(os, "sendfile"):
+        return None
+    found = transport.get_extra_info("socket")
+    return None if found is None else _duplicate(found)
+
+
+def _duplicate(found: Any) -> socket.socket:
+    duplicate: socket.socket = found.dup()
+    duplicate.setblocking(False)
+    return duplicate
+
+
+async def _send_headers(writer: AbstractStreamWriter) -> None:
+    writer.send_headers()
     transport: Any = getattr(writer, "transport", None)
-    if transport is None:
-        raise ConnectionResetError("the connection was lost")
-    return await asyncio.get_running_loop().sendfile(transport, _Descriptor(file), at, count, fallback=False)  # type: ignore[arg-type]
+    async with asyncio.timeout(SILENT_S):
+        while transport.get_write_buffer_size():  # noqa: ASYNC110 - a transport tells nobody when it is empty
+            await asyncio.sleep(FLUSH_S)
+
+
+async def _writable(plain: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(plain.fileno(), ready.set)
+    try:
+        async with asyncio.timeout(SILENT_S):
+            await ready.wait()
+    finally:
+        loop.remove_writer(plain.fileno())
 
 
 async def _let_read() -> None:
     """What has arrived on the connection is read: one round to see it, one to hand it on."""
     for _ in range(2):
         await asyncio.sleep(0)
-
-
-class _Descriptor:
-    """As much of a file object as sendfile asks for."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def fileno(self) -> int:
-        return self._descriptor
