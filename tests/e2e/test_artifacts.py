@@ -136,6 +136,21 @@ def test_what_failed_is_in_the_report_and_nothing_is_said_to_lie_in_the_spool(se
     assert "they lie in" not in caplog.text
 
 
+def test_a_store_that_checks_md5_is_told_it(server_factory, azure_environment, tmp_path, monkeypatch):
+    for name, value in azure_environment.items():
+        monkeypatch.setenv(name, value)
+    server = server_factory("--artifact-root", f"azure://{BUCKET}/{os.urandom(4).hex()}")
+    small = write(tmp_path / "small", 1000)
+    large = write(tmp_path / "large", limits.SINGLE_PUT_BYTES + 5)
+    with start(server) as run:
+        for name in ("small", "large"):
+            run.log_artifact(tmp_path / name)
+        run.log_text("another", "another")
+    assert run.finish().delivered
+    there = run.download_artifacts("", tmp_path / "down")
+    assert [(there / name).read_bytes() for name in ("small", "large", "another")] == [small, large, b"another"]
+
+
 def test_the_newer_of_two_files_of_one_path_stays(server, tmp_path):
     with start(server) as run:
         for number in range(20):
