@@ -45,5 +45,7 @@ class FinishReport:
     """That were only in memory when the run ended, or that the spool no longer has."""
     artifacts_left: tuple[str, ...]
     """Paths of artifacts that are not stored yet; they are noted in the spool."""
+    artifacts_failed: tuple[str, ...]
+    """Why artifacts were not stored; of what may still be sent, a note and a copy stay in the spool."""
     spool_dir: Path
     """Where the rest lies; `stepstream sync` delivers it."""

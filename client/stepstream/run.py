@@ -86,6 +86,7 @@ class Run(RunArtifacts):
         self._pipeline: Pipeline | None = None
         self._sender: Sender | None = None
         self._uploader: Uploader | None = None
+        self._uploader_lock = threading.Lock()
         self._ready = threading.Event()
         self._loaded = threading.Event()
         self._described = threading.Event()
@@ -389,7 +390,7 @@ class Run(RunArtifacts):
         end = time.monotonic() + CLOSE_S
         active.closed(self)
         late = self._save_the_rest(end) if self._ending else 0
-        artifacts_left = self._uploader.left() if self._uploader is not None else ()
+        left, failed = (self._uploader.left(), self._uploader.failed()) if self._uploader is not None else ((), ())
         # Half of the time each: the spool is closed last, and must not find all of it spent.
         if self._sender is not None:
             self._sender.stop(_until(end) / 2)
@@ -399,7 +400,7 @@ class Run(RunArtifacts):
         self._buffer.close()
         lifecycle.unregister(self)
         with self._gate:
-            self._finished = self._report(late, artifacts_left, is_whole=artifacts_stored and is_closed)
+            self._finished = self._report(late, left, failed, is_whole=artifacts_stored and is_closed)
         if not self._finished.delivered:
             self._notices.once("finish", f"run {self.run_id} ended {_what_is_left(self._finished)}")
         return self._finished
@@ -415,7 +416,9 @@ class Run(RunArtifacts):
             self._pipeline.sealer.seal_in_thread(_until(end))
         return late
 
-    def _report(self, late: int, artifacts_left: tuple[str, ...], *, is_whole: bool) -> FinishReport:
+    def _report(
+        self, late: int, artifacts_left: tuple[str, ...], artifacts_failed: tuple[str, ...], *, is_whole: bool
+    ) -> FinishReport:
         outbox = self._pipeline.outbox if self._pipeline is not None else None
         left = outbox.left if outbox is not None else None
         lost = late + self.lag.points_buffered
@@ -428,6 +431,7 @@ class Run(RunArtifacts):
             points_left=left.points if left is not None else 0,
             points_lost=lost,
             artifacts_left=artifacts_left,
+            artifacts_failed=artifacts_failed,
             spool_dir=self._settings.spool_dir,
         )
 
@@ -445,13 +449,15 @@ class Run(RunArtifacts):
     def _artifacts(self) -> "Uploader":
         if self._finished is not None:
             raise ArtifactError("the run is finished; stepstream artifacts put adds files to it")
-        if self._uploader is None:
-            from stepstream.artifacts.uploader import Uploader
+        # Calls from several threads must share one.
+        with self._uploader_lock:
+            if self._uploader is None:
+                from stepstream.artifacts.uploader import Uploader
 
-            self._uploader = Uploader(self._settings, self.run_id, self.rank, self._notices)
-            if self._asleep:
-                lifecycle.flush_at_multiprocessing_exit()
-        return self._uploader
+                self._uploader = Uploader(self._settings, self.run_id, self.rank, self._notices)
+                if self._asleep:
+                    lifecycle.flush_at_multiprocessing_exit()
+            return self._uploader
 
     def _log_or_count(self, metrics: Mapping[str, Any], step: Any, time_ms: int | None = None) -> None:
         try:
@@ -582,14 +588,18 @@ def _until(deadline: float) -> float:
 
 
 def _what_is_left(report: FinishReport) -> str:
-    lost = f"{report.points_lost} points are lost, which neither the server nor the spool has"
+    said = []
     if report.frames_left or report.artifacts_left:
-        return (
+        said.append(
             f"with {report.points_left} points{_and_files(report.artifacts_left)} not yet on the server; they lie in "
             f"{report.spool_dir}. Deliver them with: stepstream sync {report.spool_dir}"
-            f"{f'; {lost}' if report.points_lost else ''}"
         )
-    return f"and {lost}" if report.points_lost else "and not all it had to say is stored; what is not was said before"
+    if report.points_lost:
+        said.append(f"and {report.points_lost} points are lost, which neither the server nor the spool has")
+    if failed := report.artifacts_failed:
+        shown = "; ".join(failed[:5]) + ("; ..." if len(failed) > 5 else "")
+        said.append(f"and {len(failed)} artifacts were not stored: {shown}")
+    return "; ".join(said) or "and not all it had to say is stored; what is not was said before"
 
 
 def _and_files(paths: Sequence[str]) -> str:

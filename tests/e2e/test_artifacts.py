@@ -112,6 +112,46 @@ def test_what_is_removed_right_after_it_was_logged_is_stored(server, tmp_path):
     assert (there / "big.bin").read_bytes() == large
 
 
+def test_names_as_long_as_they_can_be_come_back(server_factory, tmp_path):
+    server = server_factory()
+    name = "ä" * 127 + "x"
+    body = write(tmp_path / name, PART + 1)
+    with start(server) as run:
+        run.log_artifact(tmp_path / name)
+    assert (run.download_artifacts(name, tmp_path / "down")).read_bytes() == body
+    assert [path.name for path in (tmp_path / "down").iterdir()] == [name]
+
+
+def test_what_failed_is_in_the_report_and_nothing_is_said_to_lie_in_the_spool(server_factory, tmp_path, caplog):
+    server = server_factory()
+    write(tmp_path / "tree" / "good", 10)
+    (tmp_path / "tree" / "out").symlink_to(tmp_path)
+    run = start(server)
+    run.log_artifacts(tmp_path / "tree")
+    report = run.finish()
+    assert not report.delivered
+    assert report.artifacts_left == ()
+    (failed,) = report.artifacts_failed
+    assert "leaves" in failed
+    assert "1 artifacts were not stored" in caplog.text
+    assert "they lie in" not in caplog.text
+
+
+def test_a_store_that_checks_md5_is_told_it(server_factory, azure_environment, tmp_path, monkeypatch):
+    for name, value in azure_environment.items():
+        monkeypatch.setenv(name, value)
+    server = server_factory("--artifact-root", f"azure://{BUCKET}/{os.urandom(4).hex()}")
+    small = write(tmp_path / "small", 1000)
+    large = write(tmp_path / "large", limits.SINGLE_PUT_BYTES + 5)
+    with start(server) as run:
+        for name in ("small", "large"):
+            run.log_artifact(tmp_path / name)
+        run.log_text("another", "another")
+    assert run.finish().delivered
+    there = run.download_artifacts("", tmp_path / "down")
+    assert [(there / name).read_bytes() for name in ("small", "large", "another")] == [small, large, b"another"]
+
+
 def test_the_newer_of_two_files_of_one_path_stays(server, tmp_path):
     with start(server) as run:
         for number in range(20):
@@ -287,17 +327,20 @@ run = stepstream.start_run(tracking_uri=sys.argv[1], run_id=sys.argv[2])
 run.log({"x": 1.0}, step=0)
 run.log_text("warm", "warm.txt").wait(60)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-source = open(sys.argv[3], "rb") if sys.argv[4] == "stream" else sys.argv[3]
-handle = run.log_artifact(source, "big/stream.bin" if sys.argv[4] == "stream" else "big")
-assert handle.wait(120), handle.errors
+if sys.argv[4] == "file":
+    handles = [run.log_artifact(sys.argv[3], "big")]
+else:
+    count = int(sys.argv[4])
+    handles = [run.log_artifact(open(sys.argv[3], "rb"), f"big/stream-{number}") for number in range(count)]
+assert all(handle.wait(120) for handle in handles), [handle.errors for handle in handles]
 run.finish()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-@pytest.mark.parametrize("way", ["file", "stream"])
-def test_memory_stays_bounded_whatever_the_size_of_a_file(server, tmp_path, way):
-    write(tmp_path / "big.bin", 400 * 2**20)
+@pytest.mark.parametrize(("way", "megabytes"), [("file", 400), ("1", 400), ("5", 80)])
+def test_memory_stays_bounded_whatever_the_size_and_number_of_files(server, tmp_path, way, megabytes):
+    write(tmp_path / "big.bin", megabytes * 2**20)
     command = [sys.executable, "-c", MEMORY, server.url, RUN, str(tmp_path / "big.bin"), way]
     grown_kib = int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=150).stdout)
     assert grown_kib < 64 * 1024

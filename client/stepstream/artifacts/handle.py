@@ -17,8 +17,8 @@ class Upload:
         """Over the network, repetitions included; files that the store held already are not sent."""
         self.bytes_total = 0
         """As far as it is known."""
-        self.bytes_hashed = 0
-        """Read before they are sent, repetitions included."""
+        self.moved = 0
+        """Grows as long as something is done for it: bytes that were read, or sent further than before, and files."""
         self._errors = list(refused)
         self._left = files
         self._begun = False
@@ -63,6 +63,7 @@ class Upload:
             if error is not None:
                 self._errors.append(error)
             self._left -= 1
+            self.moved += 1
             if self._left == 0:
                 self._ended.set()
             return self._left == 0

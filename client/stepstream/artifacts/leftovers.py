@@ -1,14 +1,15 @@
 """Sends what killed processes noted and could not upload."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from stepstream import process
 from stepstream.artifacts import pending
 from stepstream.artifacts.handle import Upload
-from stepstream.artifacts.pending import PendingCall
+from stepstream.artifacts.pending import PendingCall, PendingFile
 from stepstream.artifacts.remote import Remote
 from stepstream.artifacts.sending import Batch, Item
 from stepstream.artifacts.source import FileSource
@@ -16,6 +17,8 @@ from stepstream.artifacts.source import FileSource
 FOREIGN_QUIET_S: Final = 3600.0
 """A note of another host is left alone until it has been quiet for so long."""
 MAX_TRIES: Final = 3
+AGAIN_S: Final = 1.0
+"""Before the second try, and twice that before the third."""
 
 
 def find(spool_dir: Path, *, everything: bool) -> Iterator[PendingCall]:
@@ -30,35 +33,43 @@ def find(spool_dir: Path, *, everything: bool) -> Iterator[PendingCall]:
 
 
 async def deliver(call: PendingCall, tracking_uri: str, token: str | None) -> tuple[int, list[str]]:
-    """Upload the files of one note: how many are stored, and what cannot be. Raises Unavailable, Rejected."""
+    """Upload the files of one note: how many are stored, and what cannot be. Raises Unavailable, Rejected.
+
+    What is not stored stays noted, and its copy in the spool, as long as there is anything to send.
+    """
     handle = Upload("", len(call.files))
-    items = [
-        Item(
-            path=file.path,
-            source=FileSource(Path(file.local)),
-            content_type=file.content_type,
-            logged_at_ms=file.logged_at_ms,
-            handle=handle,
-        )
-        for file in call.files
-    ]
-    stored = 0
-    failed: list[str] = []
-    unreadable: list[str] = []
-    left: list[tuple[Item, str]] = []
+    files = {_item(file, handle): file for file in call.files}
+    items, stored, problems = list(files), [], []
     async with Remote(tracking_uri, token) as remote:
-        for _ in range(MAX_TRIES):
+        for number in range(MAX_TRIES):
+            await asyncio.sleep(AGAIN_S * number)
             batch = Batch(remote, call.run_id, call.rank)
             await batch.send(items)
-            stored += len(batch.stored)
-            failed += [reason for _, reason in batch.failed]
-            unreadable += [reason for _, reason in batch.unreadable]
-            left = [*batch.again, *batch.refused]
-            items = [item for item, _ in left]
+            stored += [files[item] for item in batch.stored]
+            problems += [reason for _, reason in batch.failed]
+            items = [item for item, _ in batch.again]
             if not items:
                 break
-    # What this host cannot read another one may; what the store refuses today it may take tomorrow.
-    if not items and not unreadable:
+    problems += [reason for _, reason in batch.again]
+    _settle(call, stored)
+    return len(stored), problems
+
+
+def _settle(call: PendingCall, stored: Sequence[PendingFile]) -> None:
+    # What is gone cannot be sent later either; the note keeps all else.
+    left = [file for file in call.files if file not in stored and Path(file.local).exists()]
+    if left:
+        pending.rewrite(call, left)
+        pending.forget_files(stored)
+    else:
         pending.forget(call.note, call.files)
-    failed += [*unreadable, *(reason for _, reason in left)]
-    return stored, failed
+
+
+def _item(file: PendingFile, handle: Upload) -> Item:
+    return Item(
+        path=file.path,
+        source=FileSource(Path(file.local)),
+        content_type=file.content_type,
+        logged_at_ms=file.logged_at_ms,
+        handle=handle,
+    )

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,13 +55,14 @@ def keep(directory: Path, token: str, number: int, local: Path, *, min_free_byte
     """A copy or a link of a file, so that it outlives its owner; None where neither can be had."""
     kept = directory / f"{token}-{number}.data"
     try:
+        # A link is what it leads to now: a second name for the link itself would lead nowhere from here.
+        local = Path(os.path.realpath(local))
         if local.stat().st_size <= COPY_BYTES:
             if shutil.disk_usage(directory).free < min_free_bytes:
                 return None
             shutil.copyfile(local, kept)
         else:
-            # The file that a link leads to: a second name of the link itself would lead nowhere from here.
-            os.link(os.path.realpath(local), kept)
+            os.link(local, kept)
     except OSError:
         kept.unlink(missing_ok=True)
         return None
@@ -79,19 +80,14 @@ def write(
     files: Sequence[PendingFile],
 ) -> Path:
     """The note, whole or not at all. Raises OSError."""
-    said = {
-        "version": 1,
-        "tracking_uri": tracking_uri,
-        "run_id": run_id,
-        "rank": rank,
-        "owner": owner.as_dict(),
-        "files": [asdict(file) for file in files],
-    }
     note = directory / f"{token}.json"
-    draft = note.with_suffix(".draft")
-    draft.write_text(json.dumps(said))
-    draft.replace(note)
+    _write(PendingCall(note=note, tracking_uri=tracking_uri, run_id=run_id, rank=rank, owner=owner, files=tuple(files)))
     return note
+
+
+def rewrite(call: PendingCall, files: Sequence[PendingFile]) -> None:
+    """From now on only these are left of it. Raises OSError."""
+    _write(replace(call, files=tuple(files)))
 
 
 def read_all(directory: Path) -> Iterator[PendingCall]:
@@ -114,6 +110,25 @@ def read_all(directory: Path) -> Iterator[PendingCall]:
 def forget(note: Path, files: Sequence[PendingFile]) -> None:
     """The call is done."""
     note.unlink(missing_ok=True)
+    forget_files(files)
+
+
+def forget_files(files: Sequence[PendingFile]) -> None:
+    """These files of a call are done."""
     for file in files:
         if file.is_ours:
             Path(file.local).unlink(missing_ok=True)
+
+
+def _write(call: PendingCall) -> None:
+    said = {
+        "version": 1,
+        "tracking_uri": call.tracking_uri,
+        "run_id": call.run_id,
+        "rank": call.rank,
+        "owner": call.owner.as_dict(),
+        "files": [asdict(file) for file in call.files],
+    }
+    draft = call.note.with_suffix(".draft")
+    draft.write_text(json.dumps(said))
+    draft.replace(call.note)

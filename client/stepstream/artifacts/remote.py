@@ -1,37 +1,49 @@
 """The border to aiohttp for artifacts: the server's API, and signed requests to wherever the store is."""
 
 import json
+import re
 import ssl
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
+from stepstream.artifacts.body import SILENT_S, Body
+from stepstream.artifacts.source import Checks
 from stepstream.transport import RETRY_STATUSES, BlockingResolver, Rejected, Unavailable, refusal
 
 API_TIMEOUT_S: Final = 600.0
 """Completing a large file reads it once in the embedded store."""
-SILENT_S: Final = 60.0
-"""A transfer on which nothing has moved for so long is tried again."""
 CONNECT_TIMEOUT_S: Final = 5.0
-CONNECTIONS: Final = 8
-EXPIRED: Final = frozenset({400, 401, 403})
-"""How stores answer a signature that is too old, or a body that is not what was signed."""
+CONNECTIONS: Final = 12
+"""Small files and parts, four at a time each, and questions to the server."""
+REFUSES: Final = frozenset({400, 401, 403, 404})
+"""How stores answer a signature that is too old, a clock that is wrong, or an upload that is gone."""
+DAMAGED: Final = re.compile(
+    rb"BadDigest|InvalidDigest|XAmzContent\w+Mismatch|Md5Mismatch|EntityTooLarge|INVALID_PARAMETER_VALUE"
+)
+"""What they say of a body itself: S3 and Google, Azure, the embedded store."""
 
 
 class Refused(Exception):
-    """The store does not take the body, or no longer the signature."""
+    """The store does not take the request as it was signed; signed anew it may."""
+
+
+class Damaged(Exception):
+    """The store has looked at the body, and it is not what was announced."""
 
 
 class Remote:
-    """One server and its store; used within one event loop. Raises Unavailable, Rejected, Refused."""
+    """One server and its store; used within one event loop. Raises Unavailable, Rejected, Refused, Damaged."""
 
     def __init__(self, tracking_uri: str, token: str | None) -> None:
         self._uri = tracking_uri
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._session: aiohttp.ClientSession | None = None
+        self.checks = Checks()
+        """What its store checks."""
 
     async def __aenter__(self) -> "Remote":
         self._session = aiohttp.ClientSession(
@@ -63,16 +75,20 @@ class Remote:
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
 
-    async def put(self, signed: Mapping[str, Any], body: AsyncIterable[bytes], size: int) -> None:
-        """Send `size` bytes by a signed request."""
-        headers = {"Content-Type": "application/octet-stream"} | signed["headers"] | {"Content-Length": str(size)}
+    async def put(self, signed: Mapping[str, Any], body: Body) -> None:
+        """Send it by a signed request. Raises also what is wrong with the body's source."""
+        headers = {"Content-Type": "application/octet-stream"} | signed["headers"] | {"Content-Length": str(body.size)}
         try:
             async with self._opened.request(
-                signed["method"], self._url(signed["url"]), data=body if size else b"", headers=headers
+                signed["method"], self._url(signed["url"]), data=body if body.size else b"", headers=headers
             ) as response:
                 answer = await response.read()
                 _check(response.status, response.headers.get("Retry-After"), answer)
+                if body.error is not None:
+                    raise body.error
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
+            if body.error is not None:
+                raise body.error from error
             raise Unavailable(f"{type(error).__name__}: {error}") from error
 
     async def get(self, signed: Mapping[str, Any], start: int, size: int, write: Any) -> None:
@@ -118,6 +134,8 @@ def _check(status: int, retry_after: str | None, answer: bytes) -> None:
     if status in RETRY_STATUSES:
         raise refusal(status, retry_after, answer)
     said = answer[:300].decode("utf-8", "replace")
-    if status in EXPIRED:
+    if status == 400 and DAMAGED.search(answer):
+        raise Damaged(f"HTTP {status}: {said}")
+    if status in REFUSES:
         raise Refused(f"HTTP {status}: {said}")
     raise Rejected(status, f"the store answered HTTP {status}: {said}")

@@ -1,32 +1,56 @@
-"""How a batch of files gets into the store: announced together, sent side by side, completed together."""
+"""How a file gets into the store: hashed, announced, sent and completed. Each on its own, many side by side."""
 
 import asyncio
-import contextlib
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Final, TypeVar
 
 from stepstream.artifacts import plan
+from stepstream.artifacts.body import Body, FileBody, MemoryBody
+from stepstream.artifacts.gathering import Gathering
 from stepstream.artifacts.handle import Upload
 from stepstream.artifacts.plan import PartRange
-from stepstream.artifacts.remote import Refused, Remote
-from stepstream.artifacts.source import FileSource, Hashed, SourceChanged, StreamSource, digest
+from stepstream.artifacts.reader import Reader, ReaderStopped
+from stepstream.artifacts.remote import Damaged, Refused, Remote
+from stepstream.artifacts.source import (
+    BeingWritten,
+    BytesSource,
+    FileSource,
+    Hashed,
+    SourceChanged,
+    StreamSource,
+    digest,
+)
 from stepstream.transport import Rejected, Unavailable
 from stepstream_schema import limits, paths
 
-BODIES_AT_ONCE: Final = 4
-"""Files or parts that one process sends side by side."""
+WHOLE_AT_ONCE: Final = 4
+"""Files that one process sends whole, side by side."""
+PARTS_AT_ONCE: Final = 4
+"""Parts that it sends beside them, of all its large files together."""
 WINDOW_PARTS: Final = 8
 """Parts that are signed together: 128 MiB, well sent before the signatures expire."""
-STREAM_AHEAD: Final = 2
-"""Parts of a stream in memory: 32 MiB."""
+STREAM_PARTS: Final = 3
+"""Parts of streams in memory, of all streams together: 48 MiB."""
+STREAMS_AT_ONCE: Final = 2
+"""Fewer than STREAM_PARTS: each that is read holds one."""
+FILES_AT_ONCE: Final = 256
+"""Files under way, most of which wait for an answer: what waits together is asked together."""
+TOGETHER: Final = 64
+"""Files that are announced or completed by one request, at most."""
 SETTLE_S: Final = 0.2
 SETTLE_TRIES: Final = 50
 """A file that is being written to is waited for, ten seconds."""
-HASH_SLICE_S: Final = 0.02
-"""Hashing gives way to transfers this often."""
+COMPLETED_BYTES_PER_S: Final = 20_000_000
+"""A server that completes reads the file once, in the embedded store; from a slow disk it takes so long."""
+STREAM_WAITS_S: Final = (0.5, 1, 2, 4, 8, 16, 30)
+"""A stream cannot be read again: what is in memory is tried for as long as the process lives."""
+DAMAGED_TRIES: Final = 4
+
+Found = TypeVar("Found")
 
 
 class Failed(Exception):
@@ -34,7 +58,7 @@ class Failed(Exception):
 
 
 class Again(Exception):
-    """This file is to be announced anew: its upload is gone, or the file has changed."""
+    """This file is to be announced anew: its upload is gone, or it could not be read just now."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -42,178 +66,222 @@ class Item:
     """One file on its way."""
 
     path: str
-    source: FileSource | StreamSource
+    source: FileSource | StreamSource | BytesSource
     content_type: str
     logged_at_ms: int
     handle: Upload
     hashed: Hashed | None = None
+    sent: dict[str, Any] | None = None
+    """What completes its upload, once every byte is there: asking again for that must not send anything again."""
     tries: int = 0
     """How often it came back by its own fault."""
     counted: bool = False
-    sent: dict[str, Any] | None = None
-    """What completes its upload: its bytes are in the store, and a stream could not send them again."""
-    waits_for: Any = field(default=None)
+    furthest: dict[int, int] = field(default_factory=dict)
+    """Bytes of each part that have been sent, at most: sending them again is no progress."""
+    waits_for: Any = None
     """Kept alive and told when the file is settled: the note in the spool."""
 
+    def progress(self, part: int) -> Callable[[int], None]:
+        """What counts the bytes of one transfer."""
+        at = 0
 
-class Batch:
-    """Law: every item ends in one of the lists, unless the batch raises; it may then be sent again."""
+        def moved(count: int) -> None:
+            nonlocal at
+            at += count
+            self.handle.bytes_sent += count
+            self.handle.moved += max(0, at - self.furthest.get(part, 0))
+            self.furthest[part] = max(at, self.furthest.get(part, 0))
 
-    def __init__(self, remote: Remote, run_id: str, rank: int | None) -> None:
+        return moved
+
+
+class Readers:
+    """The threads that read: a small file does not wait until a large one is hashed, nor any file for a stream."""
+
+    def __init__(self) -> None:
+        self.small = Reader("stepstream-hash")
+        self.large = Reader("stepstream-hash-large")
+        self.streams: list[Reader] = []
+        """Those that are free."""
+        self._all = [self.small, self.large]
+
+    def open_streams(self) -> None:
+        """From now on there may be streams."""
+        if len(self._all) == 2:
+            self.streams += [Reader("stepstream-stream") for _ in range(STREAMS_AT_ONCE)]
+            self._all += self.streams
+
+    def __enter__(self) -> "Readers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End them."""
+        for reader in self._all:
+            reader.stop()
+
+
+class Sending:
+    """Law: `carry` returns once a file is listed, and raises otherwise.
+
+    Failed is for ever. Again, SourceChanged and Damaged concern this file, Unavailable, Refused and Rejected all of
+    them; after these it may be carried again, and goes on where it was.
+    """
+
+    def __init__(
+        self,
+        remote: Remote,
+        run_id: str,
+        rank: int | None,
+        readers: Readers,
+        in_the_way: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
         self._remote = remote
         self._run_id = run_id
         self._rank = rank
-        self._bodies = asyncio.Semaphore(BODIES_AT_ONCE)
-        self.completing = False
-        """Whether the server is making whole files of parts."""
-        self.stored: list[Item] = []
-        self.again: list[tuple[Item, str]] = []
-        """Their uploads are gone, or they have changed."""
-        self.refused: list[tuple[Item, str]] = []
-        """The store does not take them now."""
-        self.failed: list[tuple[Item, str]] = []
-        """They will never be stored."""
-        self.unreadable: list[tuple[Item, str]] = []
-        """They cannot be read here."""
+        self._readers = readers
+        self._in_the_way = in_the_way
+        self._wholes = asyncio.Semaphore(WHOLE_AT_ONCE)
+        self._parts = asyncio.Semaphore(PARTS_AT_ONCE)
+        self._stream_parts = asyncio.Semaphore(STREAM_PARTS)
+        self._announcing = Gathering(self._ask_what_to_do, TOGETHER)
+        self._completing = Gathering(self._ask_to_complete, TOGETHER)
+        self._busy: list[float] = []
+        self.away: Exception | None = None
+        """Why the store takes nothing now: what waits for its turn need not find out again."""
 
-    async def send(self, items: Sequence[Item]) -> None:
-        """Send them. Raises Unavailable and Rejected for what concerns the server or store as a whole."""
-        ready = [item for item in items if item.sent is not None or await self._hash(item)]
-        fresh = [item for item in ready if item.sent is None]
-        answers = await self._announce(fresh) if fresh else []
-        results = await asyncio.gather(
-            *(self._send(item, said) for item, said in zip(fresh, answers, strict=True)), return_exceptions=True
-        )
-        troubles = [self._sort(item, result) for item, result in zip(fresh, results, strict=True)]
-        sent = [(item, item.sent) for item in ready if item.sent is not None]
-        if sent:
-            await self._complete(sent)
-        # Only now: what has arrived must not be sent once more because its neighbour's store is away.
-        for trouble in troubles:
-            if trouble is not None:
-                raise trouble
+    @property
+    def busy_until(self) -> float:
+        """By when the server should have completed what it was asked to, on the monotonic clock."""
+        return max(list(self._busy), default=0.0)
 
-    async def _hash(self, item: Item) -> bool:
+    async def carry(self, item: Item) -> None:
+        """Until it is listed."""
         if isinstance(item.source, StreamSource):
-            return True
+            await self._carry_stream(item, item.source)
+            return
+        if item.sent is None:
+            await self._hash(item)
+            said = await self._announce(item)
+            item.handle.began()
+            item.sent = await self._send(item, said)
+        if item.sent is not None:
+            await self._complete(item)
+
+    async def _hash(self, item: Item) -> None:
+        source = item.source
         try:
-            if item.hashed is not None and item.source.unchanged:
-                return True
-            for _ in range(SETTLE_TRIES):
-                if not item.source.is_being_written:
-                    break
-                await asyncio.sleep(SETTLE_S)
-            slice_end, done = time.monotonic() + HASH_SLICE_S, 0
-            for found in item.source.hashed():
-                if isinstance(found, Hashed):
-                    item.hashed = found
-                    continue
-                item.handle.bytes_hashed += found - done
-                done = found
-                if time.monotonic() > slice_end:
-                    await asyncio.sleep(0)
-                    slice_end = time.monotonic() + HASH_SLICE_S
-        except SourceChanged as error:
-            self.again.append((item, str(error)))
-            return False
+            if isinstance(source, FileSource) and not (item.hashed is not None and source.unchanged):
+                item.hashed = await self._hash_file(item, source)
+                item.furthest.clear()
+        except FileNotFoundError as error:
+            raise Failed(f"{item.path}: it is gone: {error}") from error
         except OSError as error:
-            self.unreadable.append((item, f"{item.path}: it cannot be read: {error}"))
-            return False
+            raise Again(f"it cannot be read: {error}") from error
         if not item.counted and item.hashed is not None:
             item.handle.bytes_total += item.hashed.size
             item.counted = True
-        return True
 
-    async def _announce(self, items: Sequence[Item]) -> list[dict[str, Any]]:
-        files = [_announced(item) for item in items]
-        path = paths.run_artifacts(self._run_id) + "/uploads"
-        said = await self._remote.call("POST", path, {"files": files, "rank": self._rank})
+    async def _hash_file(self, item: Item, source: FileSource) -> Hashed:
+        reader = self._readers.small if source.size <= limits.SINGLE_PUT_BYTES else self._readers.large
+        for _ in range(SETTLE_TRIES):
+            try:
+                return await reader.run(lambda: self._read_all(item, source, reader, settled=True))
+            except BeingWritten:
+                await asyncio.sleep(SETTLE_S)
+        return await reader.run(lambda: self._read_all(item, source, reader, settled=False))
+
+    def _read_all(self, item: Item, source: FileSource, reader: Reader, *, settled: bool) -> Hashed:
+        before = 0
+        for found in source.hashed(self._remote.checks, settled=settled):
+            if isinstance(found, Hashed):
+                return found
+            reader.go_on()
+            item.handle.moved += found - before
+            before = found
+        raise SourceChanged(f"{item.path} ended before its hash")
+
+    async def _announce(self, item: Item) -> dict[str, Any]:
+        said = await self._announcing.ask(item)
+        if said.get("code") == "MD5_REQUIRED" and item.hashed is not None and not item.hashed.md5:
+            # Only now the store has told; from now on it is computed with the rest.
+            self._remote.checks.md5 = True
+            size = item.hashed.size
+            item.hashed = replace(item.hashed, md5=await self._digest(item, "md5", 0, size))
+            said = await self._announcing.ask(item)
+        if said["state"] == "refused":
+            raise Failed(f"{item.path}: {said['message']}")
+        return said
+
+    async def _ask_what_to_do(self, items: list[Item]) -> list[dict[str, Any]]:
+        body = {"files": [_announced(item) for item in items], "rank": self._rank}
+        said = await self._remote.call("POST", paths.run_artifacts(self._run_id) + "/uploads", body)
         answers: list[dict[str, Any]] = said["files"]
         return answers
 
     async def _send(self, item: Item, said: dict[str, Any]) -> dict[str, Any] | None:
         """What completes the upload; None when there is nothing to complete."""
-        item.handle.began()
         match said["state"]:
             case "stored":
                 return None
-            case "refused":
-                raise Failed(f"{item.path}: {said['message']}")
             case "put":
-                await self._put_whole(item, said)
+                async with self._wholes:
+                    await self._put(said, _body(item, PartRange(1, 0, _size(item))))
                 return {"upload_id": said["upload_id"]}
-        if isinstance(item.source, StreamSource):
-            return await self._send_stream(item, item.source, said)
-        return await self._send_parts(item, item.source, said)
+        try:
+            return await self._send_parts(item, said)
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from errors
 
-    async def _put_whole(self, item: Item, said: dict[str, Any]) -> None:
-        assert isinstance(item.source, FileSource)
-        assert item.hashed is not None
-        async with self._bodies:
-            await self._remote.put(said, _body(item, item.source, 0, item.hashed.size), item.hashed.size)
-
-    async def _send_parts(self, item: Item, source: FileSource, said: dict[str, Any]) -> dict[str, Any]:
-        assert item.hashed is not None
-        size, part_bytes = item.hashed.size, said["part_bytes"]
+    async def _send_parts(self, item: Item, said: dict[str, Any]) -> dict[str, Any]:
+        size, part_bytes, algorithm = _size(item), said["part_bytes"], said["checksum"]
+        self._remote.checks.crc32 = algorithm == "crc32"
         checksums: dict[int, str] = {}
 
         async def check(parts: Sequence[PartRange]) -> None:
             for part in parts:
                 if part.number not in checksums:
-                    checksums[part.number] = source.digest(said["checksum"], part.start, part.size)
-                    await asyncio.sleep(0)
+                    checksums[part.number] = await self._digest(item, algorithm, part.start, part.size)
 
         have = {(part["number"], part["size"]) for part in said["have"]}
         async with asyncio.TaskGroup() as group:
             for window in plan.windows(plan.missing(size, part_bytes, have), WINDOW_PARTS):
                 await check(window)
                 signed = await self._sign(said["upload_id"], window, checksums)
-                tasks = [group.create_task(self._put_part(item, source, part, signed[part.number])) for part in window]
+                tasks = [group.create_task(self._put_part(item, part, signed[part.number])) for part in window]
                 # The next ones are read and signed while the last of these are sent, and not earlier: a signature ages.
                 await asyncio.wait(tasks[: len(tasks) // 2 + 1])
+        done = {"upload_id": said["upload_id"]}
+        if algorithm != "crc32":
+            # Other stores keep what they check a part against; of what is there already nothing is read again.
+            return done
         await check(plan.parts(size, part_bytes))
-        return {"upload_id": said["upload_id"], "checksums": [checksums[number] for number in sorted(checksums)]}
+        return done | {"checksums": [checksums[number] for number in sorted(checksums)]}
 
-    async def _put_part(self, item: Item, source: FileSource, part: PartRange, signed: dict[str, Any]) -> None:
-        async with self._bodies:
-            await self._remote.put(signed, _body(item, source, part.start, part.size), part.size)
+    async def _digest(self, item: Item, algorithm: str, start: int, size: int) -> str:
+        source = item.source
+        assert not isinstance(source, StreamSource)
+        if algorithm == "crc32" and isinstance(source, FileSource) and source.knows(start, size):
+            return source.digest(algorithm, start, size)
+        reader = self._readers.small if algorithm == "md5" and start == 0 else self._readers.large
+        return await reader.run(lambda: source.digest(algorithm, start, size))
 
-    async def _send_stream(self, item: Item, source: StreamSource, said: dict[str, Any]) -> dict[str, Any]:
-        number, checksums = 0, []
-        under_way: set[asyncio.Task[None]] = set()
+    async def _put_part(self, item: Item, part: PartRange, signed: dict[str, Any]) -> None:
+        async with self._parts:
+            await self._put(signed, _body(item, part))
+
+    async def _put(self, signed: dict[str, Any], body: Body) -> None:
+        if self.away is not None:
+            raise self.away
         try:
-            # A pipe may be slow, and other transfers go on meanwhile.
-            while part := await _aside(source.next_part, said["part_bytes"]):
-                number += 1
-                checksums.append(digest(said["checksum"], [part]))
-                if len(under_way) >= STREAM_AHEAD:
-                    done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        task.result()
-                work = self._put_stream_part(
-                    item, said["upload_id"], PartRange(number, 0, len(part)), checksums[-1], part
-                )
-                under_way.add(asyncio.create_task(work))
-            await asyncio.gather(*under_way)
-        except BaseException:
-            for task in under_way:
-                task.cancel()
+            await self._remote.put(signed, body)
+        except (Unavailable, Refused) as error:
+            self.away = error
             raise
-        size = {"size": source.size, "sha256": source.sha256}
-        return {"upload_id": said["upload_id"], "checksums": checksums, **size}
-
-    async def _put_stream_part(self, item: Item, upload_id: str, part: PartRange, checksum: str, body: bytes) -> None:
-        # A stream cannot be read again: what is in memory is tried until it is there.
-        for wait_s in (0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30, None):
-            try:
-                signed = (await self._sign(upload_id, [part], {part.number: checksum}))[part.number]
-                async with self._bodies:
-                    await self._remote.put(signed, _bytes(item, body), part.size)
-                return
-            except (Unavailable, Refused):
-                if wait_s is None:
-                    raise
-                await asyncio.sleep(wait_s)
 
     async def _sign(
         self, upload_id: str, parts: Sequence[PartRange], checksums: dict[int, str]
@@ -227,78 +295,185 @@ class Batch:
             raise
         return {part["number"]: part for part in said["parts"]}
 
-    async def _complete(self, sent: Sequence[tuple[Item, dict[str, Any]]]) -> None:
-        self.completing = True
-        try:
-            said = await self._remote.call("POST", paths.UPLOADS + "/complete", {"uploads": [done for _, done in sent]})
-        finally:
-            self.completing = False
-        for (item, _), answer in zip(sent, said["files"], strict=True):
-            item.sent = None
-            if answer["state"] == "stored":
-                self.stored.append(item)
-                continue
-            retry = answer["code"] in ("PARTS_MISSING", "RESOURCE_DOES_NOT_EXIST")
-            (self.again if retry else self.failed).append((item, f"{item.path}: {answer['message']}"))
-
-    def _sort(self, item: Item, result: object) -> Exception | None:
-        """What concerns more than this item."""
-        error = _first(result)
-        match error:
-            case None:
-                if isinstance(result, dict):
-                    item.sent = result
-                else:
-                    self.stored.append(item)
-            case Failed():
-                self.failed.append((item, str(error)))
-            case Again() | SourceChanged():
-                self.again.append((item, f"{item.path}: {error}"))
-            case Refused():
-                self.refused.append((item, f"{item.path}: {error}"))
-            case Unavailable() | Rejected():
-                return error
-            case OSError():
-                self.unreadable.append((item, f"{item.path}: it cannot be read: {error}"))
-            case Exception():
-                # Whatever a user's own file object raises, the files beside it are sent.
-                self.failed.append((item, f"{item.path}: it cannot be sent: {error!r}"))
-            case _:
-                raise error
-        return None
-
-
-async def _aside(call: Callable[[int], bytes], argument: int) -> bytes:
-    """In a thread of its own: an executor takes no work once the interpreter has begun to exit."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[bytes] = loop.create_future()
-
-    def settle(result: bytes, error: Exception | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(result)
+    async def _complete(self, item: Item) -> None:
+        # What is large may take the server minutes, and small files must not wait for that.
+        if _is_whole(item):
+            said = await self._completing.ask(item)
         else:
-            done.set_exception(error)
+            (said,) = await self._ask_to_complete([item])
+        if said["state"] == "stored":
+            return
+        item.sent = None
+        if said["code"] in ("PARTS_MISSING", "RESOURCE_DOES_NOT_EXIST"):
+            raise Again(said["message"])
+        raise Failed(f"{item.path}: {said['message']}")
 
-    def work() -> None:
-        result, failure = b"", None
+    async def _ask_to_complete(self, items: list[Item]) -> list[dict[str, Any]]:
+        with self._working_for(sum(_size(item) for item in items) / COMPLETED_BYTES_PER_S):
+            body = {"uploads": [item.sent for item in items]}
+            said = await self._remote.call("POST", paths.UPLOADS + "/complete", body)
+        answers: list[dict[str, Any]] = said["files"]
+        return answers
+
+    @contextmanager
+    def _working_for(self, seconds: float) -> Iterator[None]:
+        until = time.monotonic() + seconds
+        self._busy.append(until)
         try:
-            result = call(argument)
-        except Exception as error:  # noqa: BLE001 - raised where it is awaited
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-            loop.call_soon_threadsafe(settle, result, failure)
+            yield
+        finally:
+            self._busy.remove(until)
 
-    threading.Thread(target=work, name="stepstream-stream", daemon=True).start()
-    return await done
+    async def _carry_stream(self, item: Item, source: StreamSource) -> None:
+        reader = self._readers.streams.pop()
+        places = _Places(self._stream_parts)
+        try:
+            await places.take()
+            if await self._read(item, reader, lambda: source.fill(limits.PART_BYTES, reader.go_on)):
+                await self._send_stream(item, source, reader, places)
+                return
+            # From here on it is like any other file, and can be sent again.
+            short = BytesSource(source.next_part(limits.PART_BYTES, reader.go_on))
+            item.source, item.hashed = short, short.hashed()
+            await self._patiently(item, lambda: self.carry(item))
+        finally:
+            places.give_back()
+            self._readers.streams.append(reader)
+
+    async def _send_stream(self, item: Item, source: StreamSource, reader: Reader, places: "_Places") -> None:
+        said = await self._patiently(item, lambda: self._announce(item))
+        item.handle.began()
+        try:
+            checksums = await self._send_stream_parts(item, source, reader, places, said)
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from errors
+        item.hashed = Hashed(size=source.size, sha256=source.sha256, md5="")
+        known = {"size": source.size, "sha256": source.sha256}
+        item.sent = {"upload_id": said["upload_id"], "checksums": checksums, **known}
+        try:
+            await self._patiently(item, lambda: self._complete(item))
+        except Again as error:
+            # It may be complete: the answer was lost, and now nobody knows the upload any more.
+            said = await self._patiently(item, lambda: self._announce(item))
+            if said["state"] != "stored":
+                raise Failed(f"{item.path}: {error}; a stream cannot be read again") from error
+
+    async def _send_stream_parts(
+        self, item: Item, source: StreamSource, reader: Reader, places: "_Places", said: dict[str, Any]
+    ) -> list[str]:
+        """The first has its place in memory already."""
+        number, checksums = 0, []
+
+        def read() -> tuple[bytearray, str]:
+            part = source.next_part(said["part_bytes"], reader.go_on)
+            return part, digest(said["checksum"], [part])
+
+        async def send(part: PartRange, checksum: str, body: bytearray) -> None:
+            await self._patiently(item, lambda: self._put_stream_part(item, said["upload_id"], part, checksum, body))
+            places.give_back(1)
+
+        async with asyncio.TaskGroup() as group:
+            while (found := await self._read(item, reader, read))[0]:
+                number += 1
+                checksums.append(found[1])
+                group.create_task(send(PartRange(number, 0, len(found[0])), found[1], found[0]))
+                del found
+                await places.take()
+        return checksums
+
+    async def _read(self, item: Item, reader: Reader, job: Callable[[], Found]) -> Found:
+        try:
+            return await reader.run(job)
+        except ReaderStopped:
+            raise
+        except Exception as error:
+            raise Failed(f"{item.path}: its stream cannot be read: {error!r}") from error
+
+    async def _put_stream_part(
+        self, item: Item, upload_id: str, part: PartRange, checksum: str, body: bytearray
+    ) -> None:
+        try:
+            signed = await self._sign(upload_id, [part], {part.number: checksum})
+        except Again as error:
+            raise Failed(f"{item.path}: {error}; a stream cannot be read again") from error
+        async with self._parts:
+            await self._remote.put(signed[part.number], MemoryBody(body, item.progress(part.number)))
+
+    async def _patiently(self, item: Item, attempt: Callable[[], Awaitable[Found]]) -> Found:
+        failures = damaged = 0
+        while True:
+            try:
+                return await attempt()
+            except (Unavailable, Refused, Rejected) as error:
+                self._in_the_way(error)
+            except Damaged as error:
+                damaged += 1
+                if damaged >= DAMAGED_TRIES:
+                    raise Failed(f"{item.path}: {error}") from error
+            await asyncio.sleep(STREAM_WAITS_S[min(failures, len(STREAM_WAITS_S) - 1)])
+            failures += 1
+            self.away = None
 
 
-def _first(result: object) -> BaseException | None:
-    """The error in a result; of several that happened side by side, the first."""
-    while isinstance(result, BaseExceptionGroup):
-        result = result.exceptions[0]
-    return result if isinstance(result, BaseException) else None
+class _Places:
+    """Those of one stream, among the parts that may be in memory."""
+
+    def __init__(self, all_places: asyncio.Semaphore) -> None:
+        self._all = all_places
+        self._taken = 0
+
+    async def take(self) -> None:
+        await self._all.acquire()
+        self._taken += 1
+
+    def give_back(self, count: int | None = None) -> None:
+        """So many, or all that are left."""
+        for _ in range(self._taken if count is None else count):
+            self._taken -= 1
+            self._all.release()
+
+
+class Batch:
+    """Law: every item ends in `stored`, `failed` or `again`, unless the batch raises; it may then be sent again."""
+
+    def __init__(self, remote: Remote, run_id: str, rank: int | None) -> None:
+        self._remote = remote
+        self._run_id = run_id
+        self._rank = rank
+        self.stored: list[Item] = []
+        self.again: list[tuple[Item, str]] = []
+        self.failed: list[tuple[Item, str]] = []
+
+    async def send(self, items: Sequence[Item]) -> None:
+        """Send them. Raises Unavailable and Rejected for what concerns the server or store as a whole."""
+        limit = asyncio.Semaphore(FILES_AT_ONCE)
+        with Readers() as readers:
+            sending = Sending(self._remote, self._run_id, self._rank, readers)
+
+            async def one(item: Item) -> None:
+                async with limit:
+                    await self._carry(sending, item)
+
+            results = await asyncio.gather(*map(one, items), return_exceptions=True)
+        for error in results:
+            if error is not None:
+                raise error
+
+    async def _carry(self, sending: Sending, item: Item) -> None:
+        try:
+            await sending.carry(item)
+            self.stored.append(item)
+        except Failed as error:
+            self.failed.append((item, str(error)))
+        except (Again, SourceChanged, Refused, Damaged) as error:
+            self.again.append((item, f"{item.path}: {error}"))
+
+
+def _first(error: BaseException) -> BaseException:
+    """Of several that happened side by side."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _announced(item: Item) -> dict[str, Any]:
@@ -309,18 +484,20 @@ def _announced(item: Item) -> dict[str, Any]:
     }
     if item.hashed is None:
         return said
-    md5 = {"md5": item.hashed.md5} if item.hashed.size <= limits.SINGLE_PUT_BYTES else {}
-    return said | {"size": item.hashed.size, "sha256": item.hashed.sha256} | md5
+    return said | {"size": item.hashed.size, "sha256": item.hashed.sha256, "md5": item.hashed.md5}
 
 
-async def _body(item: Item, source: FileSource, start: int, size: int) -> AsyncIterator[bytes]:
-    for piece in source.pieces(start, size):
-        item.handle.bytes_sent += len(piece)
-        yield piece
+def _size(item: Item) -> int:
+    assert item.hashed is not None
+    return item.hashed.size
 
 
-async def _bytes(item: Item, body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), 2**18):
-        piece = body[start : start + 2**18]
-        item.handle.bytes_sent += len(piece)
-        yield piece
+def _is_whole(item: Item) -> bool:
+    return _size(item) <= limits.SINGLE_PUT_BYTES
+
+
+def _body(item: Item, part: PartRange) -> Body:
+    if isinstance(item.source, FileSource):
+        return FileBody(item.source, part.start, part.size, item.progress(part.number))
+    assert isinstance(item.source, BytesSource)
+    return MemoryBody(item.source.body, item.progress(part.number))

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -16,9 +17,18 @@ from stepstream import process
 from stepstream.artifacts import pending, tree
 from stepstream.artifacts.handle import Upload
 from stepstream.artifacts.pending import PendingFile
-from stepstream.artifacts.remote import Remote
-from stepstream.artifacts.sending import Batch, Item
-from stepstream.artifacts.source import FileSource, StreamSource
+from stepstream.artifacts.reader import ReaderStopped
+from stepstream.artifacts.remote import Damaged, Refused, Remote
+from stepstream.artifacts.sending import (
+    FILES_AT_ONCE,
+    STREAMS_AT_ONCE,
+    Again,
+    Failed,
+    Item,
+    Readers,
+    Sending,
+)
+from stepstream.artifacts.source import FileSource, SourceChanged, StreamSource
 from stepstream.artifacts.tree import LocalFile
 from stepstream.backoff import Backoff
 from stepstream.errors import ArtifactError
@@ -26,20 +36,35 @@ from stepstream.notices import Notices
 from stepstream.progress import Bar
 from stepstream.settings import Settings
 from stepstream.transport import BlockingLoop, Rejected, Unavailable
+from stepstream_schema import limits
 
-BATCH_FILES: Final = 64
+LARGE_AT_ONCE: Final = 4
+"""While one is hashed others are sent; however many wait, small files pass them."""
 OPEN_FILES: Final = 128
 """Descriptors held for files that wait; beyond it a file is opened when its turn comes."""
 WAIT_S: Final = 0.1
 MAX_TRIES: Final = 4
-"""Of a file that changes each time it is sent. One that the store refuses is tried for ever: a signature that is too
-old, or a store whose clock is wrong, is nothing against the file."""
+"""Of a file that changes, or arrives damaged, each time it is sent."""
+AGAIN_S: Final = 1.0
+"""Before the second try of such a file; each further pause is twice as long."""
 REJECTED_RETRY_S: Final = 30.0
 """A wrong token or address is mended by people."""
 
 
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """Files of one kind: no kind waits for another."""
+
+    at_once: int
+    waiting: deque[Item] = field(default_factory=deque)
+    under_way: int = 0
+
+
 class Uploader:
-    """Law: a file that was taken ends stored or failed, or is named by `left()` and noted in the spool."""
+    """Law: a file that was taken ends stored or failed, or is named by `left()`; a copy goes only when nobody needs it.
+
+    Safe to use from any thread.
+    """
 
     def __init__(self, settings: Settings, run_id: str, rank: int | None, notices: Notices) -> None:
         self._settings = settings
@@ -47,10 +72,11 @@ class Uploader:
         self._rank = rank
         self._notices = notices
         self._backoff = Backoff(random.SystemRandom().uniform)
-        self._waiting: deque[Item] = deque()
-        self._under_way: list[Item] = []
-        self._batch: Batch | None = None
         self._lock = threading.Lock()
+        """Held for what threads share: `_left`, `handles`, `_open_files`, `_last_ms`, `_stopping`; never during I/O."""
+        self._small, self._large, self._streams = _Lane(FILES_AT_ONCE), _Lane(LARGE_AT_ONCE), _Lane(STREAMS_AT_ONCE)
+        self._left: dict[Item, None] = {}
+        """In the order in which they were logged."""
         self._open_files = 0
         self._numbers = itertools.count()
         self._last_ms = 0
@@ -59,6 +85,11 @@ class Uploader:
         self._event: asyncio.Event | None = None
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._readers: Readers | None = None
+        self._sending: Sending | None = None
+        self._not_before = 0.0
+        self._troubles = 0
+        """How often everything had to wait; files that meet the same trouble count it once."""
         self.handles: list[Upload] = []
 
     def put_file(self, local: Path, directory: str | None) -> Upload:
@@ -74,11 +105,16 @@ class Uploader:
         return self._put((directory or "").strip("/"), found, tuple(refused))
 
     def put_stream(self, file: IO[Any], path: str) -> Upload:
-        """What a file object holds from here on; what is short is read at once."""
+        """What a file object holds from here on; what is short, and need not be waited for, is read at once."""
         path = tree.joined(None, path)
         source = StreamSource(file)
-        if source.is_shorter_than(pending.COPY_BYTES):
-            return self.put_bytes(source.next_part(pending.COPY_BYTES), path)
+        if _is_seekable(file):
+            try:
+                is_long = source.fill(pending.COPY_BYTES, lambda: None)
+            except Exception as error:
+                raise ArtifactError(f"{path}: its stream cannot be read: {error!r}") from error
+            if not is_long:
+                return self.put_bytes(bytes(source.next_part(pending.COPY_BYTES, lambda: None)), path)
         handle = Upload(path, 1)
         self._take([self._item(path, source, handle)], handle)
         return handle
@@ -104,45 +140,55 @@ class Uploader:
         bar = Bar("MB of artifacts", scale=10**6)
         started = moved_at = time.monotonic()
         moved = -1
-        while any(not handle.done for handle in self.handles):
+        while waiting := [handle for handle in self._handles() if not handle.done]:
             now, progress = time.monotonic(), self._moved()
-            if progress != moved or self._completing:
+            if progress != moved or now < self._busy_until():
                 moved, moved_at = progress, now
             if now - started >= timeout_s or now - moved_at >= still_s:
                 break
-            for handle in [one for one in self.handles if not one.done][:1]:
-                handle.wait(min(WAIT_S, timeout_s))
-            bar.show(sum(one.bytes_sent for one in self.handles), sum(one.bytes_total for one in self.handles))
+            waiting[0].wait(min(WAIT_S, timeout_s))
+            handles = self._handles()
+            bar.show(sum(one.bytes_sent for one in handles), sum(one.bytes_total for one in handles))
         bar.close()
-        return all(handle.state == "stored" for handle in self.handles)
+        return all(handle.state == "stored" for handle in self._handles())
+
+    def _handles(self) -> list[Upload]:
+        with self._lock:
+            return list(self.handles)
 
     def _moved(self) -> int:
-        """Grows as long as something is done."""
-        return sum(one.bytes_sent + one.bytes_hashed + one.files - one.files_left for one in self.handles)
+        """Changes as long as something is done."""
+        return sum(one.moved for one in self._handles())
 
-    @property
-    def _completing(self) -> bool:
-        """Whether the server is joining parts, which for a large file takes it as long as reading it does."""
-        return self._batch is not None and self._batch.completing
+    def _busy_until(self) -> float:
+        return self._sending.busy_until if self._sending is not None else 0.0
 
     def left(self) -> tuple[str, ...]:
         """Paths that are neither stored nor failed."""
-        return tuple(item.path for item in [*self._under_way, *self._waiting])
+        with self._lock:
+            return tuple(item.path for item in self._left)
+
+    def failed(self) -> tuple[str, ...]:
+        """Why files will not be stored by this process."""
+        return tuple(error for handle in self._handles() for error in handle.errors)
 
     def hurry(self) -> None:
         """Somebody waits, or there is something new: try at once rather than after the pause."""
-        loop, event = self._loop, self._event
-        if loop is not None and event is not None:
+        loop = self._loop
+        if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop closed in between: nobody is left to tell
-                loop.call_soon_threadsafe(event.set)
+                loop.call_soon_threadsafe(self._go_on_now)
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """End the thread; what is left stays noted in the spool."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop closed in between
                 loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+        if self._readers is not None:
+            self._readers.stop()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout_s)
 
@@ -157,7 +203,13 @@ class Uploader:
             item = self._item(file.path, source, handle, file.content_type, file.logged_at_ms)
             item.waits_for = noted
             items.append(item)
-        self._take(items, handle)
+        try:
+            self._take(items, handle)
+        except ArtifactError:
+            for item in items:
+                self._close(item)
+            noted.forget()
+            raise
         return handle
 
     def _note(self, files: Sequence[LocalFile], *, ours: bool) -> "_Noted":
@@ -178,7 +230,7 @@ class Uploader:
             said.append(
                 PendingFile(
                     path=file.path,
-                    local=str(kept or local),
+                    local=str(kept or os.path.realpath(local)),
                     content_type=tree.content_type(file.path),
                     logged_at_ms=self._now_ms(),
                     is_ours=ours or kept is not None,
@@ -203,8 +255,9 @@ class Uploader:
 
     def _now_ms(self) -> int:
         # Later calls of one process are later, even within a millisecond and when the clock is set back.
-        self._last_ms = max(self._last_ms + 1, time.time_ns() // 1_000_000)
-        return self._last_ms
+        with self._lock:
+            self._last_ms = max(self._last_ms + 1, time.time_ns() // 1_000_000)
+            return self._last_ms
 
     def _item(
         self,
@@ -223,24 +276,51 @@ class Uploader:
         )
 
     def _descriptor(self, path: Path) -> int | None:
-        if self._open_files >= OPEN_FILES:
-            return None
+        with self._lock:
+            if self._open_files >= OPEN_FILES:
+                return None
+            self._open_files += 1
         try:
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+            return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         except OSError:
+            with self._lock:
+                self._open_files -= 1
             return None
-        self._open_files += 1
-        return descriptor
+
+    def _close(self, item: Item) -> None:
+        if isinstance(item.source, FileSource) and item.source.close():
+            with self._lock:
+                self._open_files -= 1
 
     def _take(self, items: Sequence[Item], handle: Upload) -> None:
-        # Threads may log files at once: a handle that was lost between two of them would not be waited for.
+        lanes = [self._lane(item) for item in items]
         with self._lock:
+            if self._stopping:
+                raise ArtifactError(f"{handle.path} is not sent: the run is finished")
             self.handles = [one for one in self.handles if one.state != "stored"] + [handle]
-            self._waiting.extend(items)
-            if items and self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="stepstream-artifacts", daemon=True)
-                self._thread.start()
+            self._left.update(dict.fromkeys(items))
+            if items:
+                self._start(with_streams=self._streams in lanes)
+            for lane, item in zip(lanes, items, strict=True):
+                lane.waiting.append(item)
         self.hurry()
+
+    def _lane(self, item: Item) -> _Lane:
+        if not isinstance(item.source, FileSource):
+            return self._streams
+        try:
+            return self._small if item.source.size <= limits.SINGLE_PUT_BYTES else self._large
+        except OSError:
+            # It is gone, and will be told so when its turn comes.
+            return self._small
+
+    def _start(self, *, with_streams: bool) -> None:
+        if self._readers is None:
+            self._readers = Readers()
+            self._thread = threading.Thread(target=self._run, name="stepstream-artifacts", daemon=True)
+            self._thread.start()
+        if with_streams:
+            self._readers.open_streams()
 
     def _run(self) -> None:
         try:
@@ -252,75 +332,106 @@ class Uploader:
             self._notices.once("artifacts", f"uploading ended: {error!r}; what is left: stepstream sync")
 
     async def _main(self) -> None:
+        assert self._readers is not None
         self._event = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
         async with Remote(self._settings.tracking_uri, self._settings.token) as remote:
+            self._sending = Sending(remote, self._run_id, self._rank, self._readers, self._in_the_way)
+            self._loop = asyncio.get_running_loop()
+            tasks: set[asyncio.Task[None]] = set()
             while not self._stopping:
                 self._event.clear()
-                if self._waiting:
-                    await self._send_some(remote)
-                else:
-                    await self._event.wait()
+                pause_s = self._not_before - time.monotonic()
+                if pause_s <= 0:
+                    self._admit(self._sending, tasks)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._event.wait(), pause_s if pause_s > 0 else None)
 
-    async def _send_some(self, remote: Remote) -> None:
-        while self._waiting and len(self._under_way) < BATCH_FILES:
-            self._under_way.append(self._waiting.popleft())
-        batch = self._batch = Batch(remote, self._run_id, self._rank)
-        pause_s = 0.0
+    def _go_on_now(self) -> None:
+        self._not_before = 0.0
+        if self._event is not None:
+            self._event.set()
+
+    def _admit(self, sending: Sending, tasks: "set[asyncio.Task[None]]") -> None:
+        sending.away = None
+        for lane in (self._small, self._large, self._streams):
+            while lane.under_way < lane.at_once and lane.waiting:
+                lane.under_way += 1
+                task = asyncio.create_task(self._carry(sending, lane, lane.waiting.popleft()))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+
+    async def _carry(self, sending: Sending, lane: _Lane, item: Item) -> None:
         try:
-            await batch.send(self._under_way)
-            self._backoff.succeeded()
-            self._notices.over("artifacts away", "artifacts are being uploaded again")
-        except Unavailable as error:
-            pause_s = self._backoff.failed(error.retry_after_s)
-            self._notices.once(
-                "artifacts away", f"artifacts cannot be uploaded now ({error}); training goes on, they are tried again"
-            )
-        except Rejected as error:
+            await self._try(sending, lane, item)
+        finally:
+            lane.under_way -= 1
+            assert self._event is not None
+            self._event.set()
+
+    async def _try(self, sending: Sending, lane: _Lane, item: Item) -> None:
+        troubles = self._troubles
+        try:
+            await sending.carry(item)
+        except (Unavailable, Refused, Rejected) as error:
+            if troubles == self._troubles:
+                self._in_the_way(error)
+            lane.waiting.appendleft(item)
+        except (Again, SourceChanged, Damaged) as error:
+            await self._again(lane, item, error)
+        except Failed as error:
+            self._ended(item, str(error))
+        except ReaderStopped:
+            return
+        except Exception as error:  # noqa: BLE001 - of this file alone; others go on
+            self._ended(item, f"{item.path}: {error!r}", keep=True)
+        else:
+            self._ended(item, None)
+            if troubles == self._troubles:
+                self._backoff.succeeded()
+                self._notices.over("artifacts away", "artifacts are being uploaded again")
+
+    async def _again(self, lane: _Lane, item: Item, error: Exception) -> None:
+        item.tries += 1
+        if item.tries >= MAX_TRIES or isinstance(item.source, StreamSource):
+            self._ended(item, f"{item.path}: {error} (tried {item.tries} times)", keep=True)
+            return
+        await asyncio.sleep(AGAIN_S * 2 ** (item.tries - 1))
+        lane.waiting.appendleft(item)
+
+    def _in_the_way(self, error: Exception) -> None:
+        """Everything waits, and is tried again."""
+        self._troubles += 1
+        if isinstance(error, Rejected):
             pause_s = REJECTED_RETRY_S
             self._notices.once(
                 f"artifacts {error.status}",
                 f"artifacts are not taken ({error}); check STEPSTREAM_TRACKING_URI and STEPSTREAM_TOKEN",
             )
-        self._settle(batch)
-        if batch.refused:
-            item, reason = batch.refused[0]
-            pause_s = max(pause_s, self._backoff.failed())
+        else:
+            pause_s = self._backoff.failed(error.retry_after_s if isinstance(error, Unavailable) else None)
             self._notices.once(
-                "artifacts refused", f"the store does not take {item.path} ({reason}); it is tried again"
+                "artifacts away", f"artifacts cannot be uploaded now ({error}); training goes on, they are tried again"
             )
-        await self._pause(pause_s)
+        self._not_before = time.monotonic() + pause_s
 
-    def _settle(self, batch: Batch) -> None:
-        for item in batch.stored:
-            self._ended(item, None)
-        for item, reason in [*batch.failed, *batch.unreadable]:
-            self._ended(item, reason)
-        for item, reason in batch.refused:
-            if isinstance(item.source, StreamSource):
-                self._ended(item, reason)
-        for item, reason in batch.again:
-            item.tries += 1
-            if item.tries >= MAX_TRIES or isinstance(item.source, StreamSource):
-                self._ended(item, f"{reason} (tried {item.tries} times)")
-        left, self._under_way = self._under_way, []
-        self._waiting.extendleft(reversed(left))
-
-    def _ended(self, item: Item, error: str | None) -> None:
-        if item not in self._under_way:
-            return
-        self._under_way.remove(item)
-        if isinstance(item.source, FileSource) and item.source.close():
-            self._open_files -= 1
+    def _ended(self, item: Item, error: str | None, *, keep: bool = False) -> None:
+        """It is stored, or will not be by this process; with `keep` somebody may send it later."""
+        self._close(item)
+        with self._lock:
+            self._left.pop(item, None)
         if error is not None:
             self._notices.once("artifact failed", f"an artifact was not stored: {error}")
-        if item.handle.settle(error) and item.waits_for is not None:
-            item.waits_for.forget()
+        if item.waits_for is not None:
+            item.waits_for.is_kept |= keep
+            if item.handle.files_left == 1:
+                self._forget(item.waits_for)
+        item.handle.settle(error)
 
-    async def _pause(self, seconds: float) -> None:
-        if seconds and self._event is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), seconds)
+    def _forget(self, noted: "_Noted") -> None:
+        try:
+            noted.forget()
+        except OSError as error:
+            self._notices.once("artifact note", f"{error}: what was sent stays noted, and may be sent once more")
 
 
 class _Noted:
@@ -328,7 +439,19 @@ class _Noted:
 
     def __init__(self, note: Path, files: tuple[PendingFile, ...]) -> None:
         self._note, self.files = note, files
+        self.is_kept = False
+        """Some of it may be sent later, by `stepstream sync`."""
 
     def forget(self) -> None:
         """Every file of it is settled."""
-        pending.forget(self._note, self.files)
+        if not self.is_kept:
+            pending.forget(self._note, self.files)
+
+
+def _is_seekable(file: IO[Any]) -> bool:
+    """Whether reading it cannot wait for somebody: a pipe may never end."""
+    seekable = getattr(file, "seekable", None)
+    try:
+        return bool(seekable is not None and seekable())
+    except ValueError as error:
+        raise ArtifactError(f"the stream cannot be read: {error}") from error

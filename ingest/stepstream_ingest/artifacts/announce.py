@@ -36,7 +36,8 @@ def announced(owner: UUID, rank: int | None, said: object, *, needs_md5: bool) -
         raise invalid(f"{path}: a file whose sha256 is known has a size")
     md5 = _digest(said.get("md5", ""), 16, path)
     if needs_md5 and not md5 and sha256 is not None and entry.size <= limits.SINGLE_PUT_BYTES:
-        raise invalid(f"{path}: the store of this server checks MD5; say the md5 of a file that is sent whole")
+        message = f"{path}: the store of this server checks MD5; say the md5 of a file that is sent whole"
+        raise ApiError(400, "MD5_REQUIRED", message)
     return Announced(entry=entry, sha256=sha256, md5=md5)
 
 

@@ -1,0 +1,156 @@
+"""A server and its store whose faults are switched while it runs: a real one has them only when it pleases."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from aiohttp import web
+
+from stepstream_schema import limits
+
+
+class ArtifactServer:
+    """Speaks the protocol of docs/artifacts.md; what it lists is in `files`."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        """What was asked, in order: announce, sign, put, complete."""
+        self.announced: list[list[dict[str, Any]]] = []
+        self.fault: Callable[[str], web.Response | None] = lambda what: None
+        """Answers in place of the server; it has then done nothing."""
+        self.lose_answer: Callable[[str], bool] = lambda what: False
+        """Whether to hang up instead of answering; it has then done all."""
+        self.gates: dict[str, threading.Event] = {}
+        """What waits until it is opened."""
+        self.wants_md5 = False
+        self._numbers = itertools.count()
+        self._uploads: dict[str, dict[str, Any]] = {}
+        self._by_hash: dict[str, bytes] = {}
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=2**30)
+        app.router.add_post("/v1/runs/{run}/artifacts/uploads", self._faulty("announce", self._announce))
+        app.router.add_post("/v1/artifacts/uploads/complete", self._faulty("complete", self._complete))
+        app.router.add_post("/v1/artifacts/uploads/{id}/parts", self._faulty("sign", self._sign))
+        app.router.add_put("/put/{id}", self._faulty("put", self._put))
+        app.router.add_put("/put/{id}/{number}", self._faulty("put", self._put))
+        return app
+
+    def _faulty(self, what: str, handle: Any) -> Any:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            self.asked.append(what)
+            if what in self.gates:
+                await asyncio.to_thread(self.gates[what].wait)
+            wrong = self.fault(what)
+            if wrong is not None:
+                # As real ones do where they can: the body is taken, and then refused.
+                await request.read()
+                return web.Response(status=wrong.status, body=wrong.body, headers=wrong.headers)
+            answer: web.Response = await handle(request)
+            if self.lose_answer(what):
+                assert request.transport is not None
+                request.transport.close()
+            return answer
+
+        return handler
+
+    async def _announce(self, request: web.Request) -> web.Response:
+        said = (await request.json())["files"]
+        self.announced.append(said)
+        return web.json_response({"files": [self._begun(file) for file in said]})
+
+    def _begun(self, file: dict[str, Any]) -> dict[str, Any]:
+        if file.get("sha256") in self._by_hash:
+            self.files[file["path"]] = self._by_hash[file["sha256"]]
+            return {"state": "stored"}
+        whole = bool(file.get("sha256")) and file["size"] <= limits.SINGLE_PUT_BYTES
+        if whole and self.wants_md5 and not file.get("md5"):
+            return {"state": "refused", "code": "MD5_REQUIRED", "message": "say the md5"}
+        number = f"{next(self._numbers):032x}"
+        self._uploads[number] = {"file": file, "parts": {}}
+        if whole:
+            headers = {"Content-MD5": file["md5"]} if self.wants_md5 else {}
+            return {"state": "put", "upload_id": number, "method": "PUT", "url": f"/put/{number}", "headers": headers}
+        return {
+            "state": "parts",
+            "upload_id": number,
+            "part_bytes": limits.PART_BYTES,
+            "checksum": "crc32",
+            "have": [],
+        }
+
+    async def _sign(self, request: web.Request) -> web.Response:
+        number = request.match_info["id"]
+        if number not in self._uploads:
+            return web.json_response({"code": "RESOURCE_DOES_NOT_EXIST", "message": "announce it"}, status=404)
+        wanted = (await request.json())["parts"]
+        signed = [
+            {"number": one["number"], "method": "PUT", "url": f"/put/{number}/{one['number']}", "headers": {}}
+            for one in wanted
+        ]
+        return web.json_response({"parts": signed})
+
+    async def _put(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        upload = self._uploads[request.match_info["id"]]
+        if self.wants_md5 and request.headers["Content-MD5"] != base64.b64encode(hashlib.md5(body).digest()).decode():
+            return web.Response(status=400, text="<Code>BadDigest</Code>")
+        upload["parts"][int(request.match_info.get("number", 1))] = body
+        return web.Response()
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        said = (await request.json())["uploads"]
+        return web.json_response({"files": [self._completed(one) for one in said]})
+
+    def _completed(self, said: dict[str, Any]) -> dict[str, Any]:
+        number = said["upload_id"]
+        upload = self._uploads.get(number)
+        if upload is None:
+            code = "RESOURCE_DOES_NOT_EXIST"
+            return {"upload_id": number, "state": "refused", "code": code, "message": "announce it again"}
+        body = b"".join(part for _, part in sorted(upload["parts"].items()))
+        expected = upload["file"].get("sha256") or said.get("sha256")
+        if hashlib.sha256(body).hexdigest() != expected:
+            return {
+                "upload_id": number,
+                "state": "refused",
+                "code": "INVALID_PARAMETER_VALUE",
+                "message": "other bytes",
+            }
+        del self._uploads[number]
+        self._by_hash[expected] = self.files[upload["file"]["path"]] = body
+        return {"upload_id": number, "state": "stored"}
+
+
+@contextlib.contextmanager
+def running() -> Iterator[ArtifactServer]:
+    """On a loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    server = ArtifactServer()
+
+    async def start() -> web.AppRunner:
+        runner = web.AppRunner(server.app(), shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        return runner
+
+    runner = asyncio.run_coroutine_threadsafe(start(), loop).result()
+    try:
+        yield server
+    finally:
+        for gate in server.gates.values():
+            gate.set()
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()

@@ -1,0 +1,355 @@
+"""What becomes of a file when its server, its store or its owner does something wrong."""
+
+import asyncio
+import io
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from stepstream import process, settings
+from stepstream.artifacts import body, leftovers, pending, sending, uploader
+from stepstream.artifacts.uploader import Uploader
+from stepstream.errors import ArtifactError
+from stepstream.notices import Notices
+from stepstream_schema import limits
+from tests.unit.client.artifact_server import ArtifactServer, running
+
+RUN = "ab" * 16
+LARGE = limits.SINGLE_PUT_BYTES + 12_345
+
+
+@pytest.fixture
+def server() -> Iterator[ArtifactServer]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def made(server: ArtifactServer, tmp_path: Path) -> Iterator[Uploader]:
+    loaded = settings.load({}, tracking_uri=server.url, spool_dir=tmp_path / "spool")
+    made = Uploader(loaded, RUN, 0, Notices())
+    yield made
+    made.stop()
+
+
+def written(path: Path, size: int) -> bytes:
+    content = os.urandom(size)
+    path.write_bytes(content)
+    return content
+
+
+def spooled(tmp_path: Path) -> list[str]:
+    return sorted(path.suffix for path in (tmp_path / "spool" / "artifacts").iterdir())
+
+
+def times(count: int, what: str, answer: web.Response) -> Callable[[str], web.Response | None]:
+    left = [count]
+
+    def fault(asked: str) -> web.Response | None:
+        if asked != what or not left[0]:
+            return None
+        left[0] -= 1
+        return answer
+
+    return fault
+
+
+EXPIRED = web.Response(status=403, body=b"<Code>ExpiredToken</Code>")
+AWAY = web.Response(status=503, body=b"busy")
+
+
+def test_a_store_that_refuses_for_a_while_costs_neither_the_file_nor_its_copy(server, made, tmp_path):
+    server.fault = times(6, "put", EXPIRED)
+    began = time.monotonic()
+    handle = made.put_bytes(b"only here", "notes.txt")
+    while server.asked.count("put") < 3:
+        time.sleep(0.01)
+    assert spooled(tmp_path) == [".data", ".json"]
+    assert handle.wait(60), handle.errors
+    assert time.monotonic() - began > 0.5
+    assert server.files == {"notes.txt": b"only here"}
+    assert server.asked.count("announce") == 7
+    assert spooled(tmp_path) == []
+
+
+def test_what_sync_could_not_send_stays_noted_with_its_copy(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(leftovers, "AGAIN_S", 0.01)
+    folder = pending.folder(tmp_path)
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"t-{name}.data").write_bytes(name.encode())
+    files = [
+        pending.PendingFile(
+            path=name, local=str(folder / f"t-{name}.data"), content_type="a/b", logged_at_ms=1, is_ours=True
+        )
+        for name in ("a", "b", "gone")
+    ]
+    owner = replace(process.current(), pid=2**22 + 1)
+    pending.write(folder, "t", tracking_uri=server.url, run_id=RUN, rank=None, owner=owner, files=files)
+
+    def deliver() -> tuple[int, list[str]]:
+        (call,) = pending.read_all(folder)
+        return asyncio.run(leftovers.deliver(call, server.url, None))
+
+    server.fault = lambda what: EXPIRED if what == "put" else None
+    stored, problems = deliver()
+    assert (stored, len(problems)) == (0, 3)
+    (call,) = pending.read_all(folder)
+    assert [file.path for file in call.files] == ["a", "b"]
+    assert all(Path(file.local).exists() for file in call.files)
+    server.fault = lambda what: None
+    assert deliver() == (2, [])
+    assert server.files == {"a": b"a", "b": b"b"}
+    assert list(folder.iterdir()) == []
+
+
+def test_an_answer_that_the_file_will_never_do_is_final_and_said(server, made, tmp_path):
+    refused = web.json_response({"files": [{"state": "refused", "code": "X", "message": "no such path"}]})
+    server.fault = lambda what: refused if what == "announce" else None
+    handle = made.put_bytes(b"x", "a.txt")
+    assert not handle.wait(30)
+    assert made.failed() == ("a.txt: no such path",)
+    assert spooled(tmp_path) == []
+
+
+def test_a_pipe_is_read_to_its_end_however_little_it_gives_at_a_time(server, made):
+    content = os.urandom(3_000_000)
+    out, into = os.pipe()
+
+    def write() -> None:
+        with open(into, "wb", buffering=0) as file:
+            file.writelines(content[start : start + 50_000] for start in range(0, len(content), 50_000))
+
+    threading.Thread(target=write).start()
+    with open(out, "rb", buffering=0) as file:
+        assert made.put_stream(file, "piped").wait(60)
+    assert server.files == {"piped": content}
+
+
+def test_logging_a_pipe_does_not_wait_for_what_is_written_to_it(server, made):
+    out, into = os.pipe()
+    with open(out, "rb") as file:
+        handle = made.put_stream(file, "piped")
+        other = made.put_bytes(b"other", "other.txt")
+        assert other.wait(30)
+        os.write(into, b"at last")
+        os.close(into)
+        assert handle.wait(30)
+    assert server.files["piped"] == b"at last"
+
+
+@pytest.mark.parametrize("size", [0, 1, limits.PART_BYTES, limits.PART_BYTES + 1, 4 * limits.PART_BYTES])
+def test_streams_of_every_length_arrive_whole(server, made, size):
+    content = os.urandom(size)
+
+    class Unseekable(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    assert made.put_stream(Unseekable(content), "s").wait(60)
+    assert server.files == {"s": content}
+
+
+class Breaks(io.RawIOBase):
+    """Gives some bytes, and then what a file gives that was closed."""
+
+    def __init__(self, before: int) -> None:
+        self._left = before
+
+    def read(self, size: int = -1) -> bytes:
+        if self._left <= 0:
+            raise ValueError("I/O operation on closed file")
+        self._left -= size
+        return bytes(size)
+
+
+@pytest.mark.parametrize("before", [2**20, limits.PART_BYTES * 3])
+def test_a_stream_that_breaks_fails_alone(server, made, before):
+    handles = [made.put_stream(Breaks(before), f"broken-{number}") for number in range(5)]
+    assert [handle.wait(30) for handle in handles] == [False] * 5
+    assert "closed file" in handles[0].errors[0]
+    assert made.put_bytes(b"x", "good").wait(30)
+    content = os.urandom(limits.PART_BYTES * 4)
+    assert made.put_stream(io.BytesIO(content), "whole").wait(30)
+    assert sorted(server.files) == ["good", "whole"]
+
+
+def test_a_link_that_is_relative_keeps_what_it_leads_to(server, made, tmp_path):
+    content = written(tmp_path / "weights-7.bin", LARGE)
+    (tmp_path / "latest.bin").symlink_to("weights-7.bin")
+    server.fault = lambda what: AWAY
+    handle = made.put_file(tmp_path / "latest.bin", None)
+    (call,) = pending.read_all(tmp_path / "spool" / "artifacts")
+    assert Path(call.files[0].local).read_bytes() == content
+    assert not Path(call.files[0].local).is_symlink()
+    server.fault = lambda what: None
+    made.hurry()
+    assert handle.wait(60)
+    assert server.files == {"latest.bin": content}
+
+
+@pytest.mark.parametrize("what", ["announce", "sign", "put", "complete"])
+def test_a_stream_outlasts_a_server_that_is_away(server, made, what):
+    content = os.urandom(3 * limits.PART_BYTES + 5)
+    server.fault = times(3, what, AWAY)
+    assert made.put_stream(io.BytesIO(content), "s").wait(60)
+    assert server.files == {"s": content}
+
+
+def test_a_stream_whose_completion_was_not_heard_is_stored_all_the_same(server, made):
+    lost = iter([True])
+    server.lose_answer = lambda what: what == "complete" and next(lost, False)
+    content = os.urandom(3 * limits.PART_BYTES)
+    handle = made.put_stream(io.BytesIO(content), "s")
+    assert handle.wait(60), handle.errors
+    assert server.files == {"s": content}
+
+
+def test_completing_again_sends_nothing_again(server, made, tmp_path):
+    content = written(tmp_path / "large", LARGE)
+    server.fault = times(3, "complete", AWAY)
+    assert made.put_file(tmp_path / "large", None).wait(60)
+    assert server.files == {"large": content}
+    assert server.asked.count("put") == 3
+    assert server.asked.count("announce") == 1
+
+
+def test_many_threads_share_one_uploader_thread_and_lose_no_handle(server, made):
+    together = threading.Barrier(16)
+    handles: list[Any] = []
+
+    def log(number: int) -> None:
+        together.wait()
+        handles.extend(made.put_bytes(b"%d %d" % (number, again), f"{number}/{again}") for again in range(5))
+
+    threads = [threading.Thread(target=log, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(one.name == "stepstream-artifacts" for one in threading.enumerate()) == 1
+    assert made.finish(timeout_s=60, still_s=30)
+    assert all(handle.state == "stored" for handle in handles)
+    assert len(server.files) == 80
+    assert made.left() == ()
+
+
+def test_what_is_logged_after_the_end_is_said_and_leaves_nothing(server, made, tmp_path):
+    made.put_bytes(b"x", "a").wait(30)
+    made.stop()
+    with pytest.raises(ArtifactError, match="finished"):
+        made.put_bytes(b"y", "b")
+    assert spooled(tmp_path) == []
+
+
+def test_a_store_that_takes_nothing_more_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(body, "SILENT_S", 0.3)
+    written(tmp_path / "large", LARGE)
+    with socket.create_server(("127.0.0.1", 0)) as deaf, running() as server:
+        deaf.settimeout(10)
+        signed = {"state": "put", "upload_id": "0", "method": "PUT", "headers": {}}
+        signed |= {"url": f"http://127.0.0.1:{deaf.getsockname()[1]}/"}
+        answer = web.json_response({"files": [signed]})
+        server.fault = lambda what: answer if what == "announce" else None
+        loaded = settings.load({}, tracking_uri=server.url, spool_dir=tmp_path / "spool")
+        made = Uploader(loaded, RUN, 0, Notices())
+        made.put_file(tmp_path / "large", None)
+        tries = [deaf.accept() for _ in range(2)]
+        made.stop()
+    for connection, _ in tries:
+        connection.close()
+
+
+def test_finish_waits_while_a_file_is_hashed(server, made, tmp_path, monkeypatch):
+    written(tmp_path / "large", LARGE)
+    preadv = os.preadv
+
+    def slow(*arguments: Any) -> int:
+        time.sleep(0.03)
+        return preadv(*arguments)
+
+    monkeypatch.setattr(os, "preadv", slow)
+    made.put_file(tmp_path / "large", None)
+    assert made.finish(timeout_s=60, still_s=0.8)
+
+
+def test_finish_waits_while_the_server_completes_a_large_file_and_not_for_ever(server, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(sending, "COMPLETED_BYTES_PER_S", LARGE / 2)
+    written(tmp_path / "large", LARGE)
+    server.gates["complete"] = threading.Event()
+    made.put_file(tmp_path / "large", None)
+    threading.Timer(1.5, server.gates["complete"].set).start()
+    assert made.finish(timeout_s=60, still_s=0.4)
+    server.gates["complete"] = threading.Event()
+    written(tmp_path / "large", LARGE)
+    made.put_file(tmp_path / "large", None)
+    began = time.monotonic()
+    assert not made.finish(timeout_s=60, still_s=0.4)
+    assert 2 < time.monotonic() - began < 20
+    assert made.left() == ("large",)
+
+
+def test_sending_the_same_again_and_again_is_no_progress(server, made):
+    server.fault = lambda what: EXPIRED if what == "put" else None
+    made.put_bytes(bytes(5_000_000), "a")
+    began = time.monotonic()
+    assert not made.finish(timeout_s=60, still_s=1)
+    assert time.monotonic() - began < 20
+
+
+def test_a_small_file_passes_large_ones_and_blocked_streams(server, made, tmp_path):
+    for number in range(uploader.LARGE_AT_ONCE + 1):
+        written(tmp_path / f"large-{number}", LARGE)
+        made.put_file(tmp_path / f"large-{number}", None)
+    pipes = [os.pipe() for _ in range(3)]
+    files = [os.fdopen(out, "rb") for out, _ in pipes]
+    for number, file in enumerate(files):
+        made.put_stream(file, f"pipe-{number}")
+    server.gates["sign"] = threading.Event()
+    small = made.put_bytes(b"small", "small.txt")
+    assert small.wait(30)
+    for _, into in pipes:
+        os.close(into)
+    server.gates["sign"].set()
+    assert made.finish(timeout_s=60, still_s=30)
+    for file in files:
+        file.close()
+
+
+def test_many_small_files_are_announced_in_few_requests(server, made, tmp_path):
+    (tmp_path / "many").mkdir()
+    for number in range(300):
+        (tmp_path / "many" / f"{number}").write_text(f"{number}")
+    server.gates["announce"] = threading.Event()
+    handle = made.put_directory(tmp_path / "many", None)
+    time.sleep(0.5)
+    server.gates["announce"].set()
+    assert handle.wait(60)
+    assert len(server.files) == 300
+    assert server.asked.count("announce") < 60
+
+
+def test_md5_is_told_to_stores_that_ask_for_it_and_to_no_others(server, made):
+    assert made.put_bytes(b"a", "a").wait(30)
+    assert server.announced[-1][0]["md5"] == ""
+    server.wants_md5 = True
+    for name in ("b", "c"):
+        assert made.put_bytes(name.encode(), name).wait(30)
+    assert [said[0]["md5"] != "" for said in server.announced] == [False, False, True, True]
+    assert server.files == {"a": b"a", "b": b"b", "c": b"c"}
+
+
+def test_an_unexpected_error_concerns_its_file_alone_and_its_copy_stays(server, made, tmp_path):
+    server.fault = times(1, "announce", web.json_response({"files": [{"state": "put"}]}))
+    handle = made.put_bytes(b"x", "a")
+    assert not handle.wait(30)
+    assert spooled(tmp_path) == [".data", ".json"]
+    assert made.put_bytes(b"y", "b").wait(30)
