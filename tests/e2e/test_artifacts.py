@@ -20,7 +20,7 @@ import stepstream
 from stepstream.errors import ArtifactError
 from stepstream_schema import limits
 from tests.e2e.proxy import in_thread
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, free_port
 from tests.stores import BUCKET, seaweedfs
 
 RUN = "a1" * 16
@@ -318,6 +318,18 @@ def test_metrics_go_on_while_the_store_is_away_and_the_rest_is_named_and_deliver
     assert report.artifacts_left == ("weights.bin",)
     (note,) = (spool / "artifacts").glob("*.json")
     assert RUN in note.read_text()
+
+
+def test_what_a_run_that_has_ended_leaves_is_delivered_though_its_process_lives_on(server, tmp_path, spool):
+    body = write(tmp_path / "weights.bin", 3_000_000)
+    run = stepstream.start_run(tracking_uri=f"http://127.0.0.1:{free_port()}", run_id=RUN)
+    run.log_artifact(tmp_path / "weights.bin")
+    assert run.finish(timeout=1).artifacts_left == ("weights.bin",)
+    command = [sys.executable, "-m", "stepstream.cli", "sync", "--tracking-uri", server.url, str(spool)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert listed(server)["weights.bin"]["sha256"] == hashlib.sha256(body).hexdigest()
+    assert not list((spool / "artifacts").iterdir())
 
 
 MEMORY = """

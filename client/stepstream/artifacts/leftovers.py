@@ -22,10 +22,10 @@ AGAIN_S: Final = 1.0
 
 
 def find(spool_dir: Path, *, everything: bool) -> Iterator[PendingCall]:
-    """Notes whose process is dead, as this host can tell; with `everything` also quiet ones of other hosts."""
+    """Notes of ended runs and of dead processes, as far as this host can tell; with `everything` of quiet others."""
     here = process.current()
     for call in pending.read_all(pending.folder(spool_dir)):
-        dead = process.is_dead(call.owner, here)
+        dead = call.owner is None or process.is_dead(call.owner, here)
         if dead is None:
             dead = everything and time.time() - call.note.stat().st_mtime > FOREIGN_QUIET_S
         if dead:

@@ -42,7 +42,8 @@ class PendingCall:
     tracking_uri: str
     run_id: str
     rank: int | None
-    owner: ProcessId
+    owner: ProcessId | None
+    """Who will send it, as long as it lives; None when its run has ended without it."""
     files: tuple[PendingFile, ...]
 
 
@@ -90,6 +91,15 @@ def rewrite(call: PendingCall, files: Sequence[PendingFile]) -> None:
     _write(replace(call, files=tuple(files)))
 
 
+def leave(note: Path) -> None:
+    """From now on it is anybody's. Raises OSError."""
+    try:
+        said = json.loads(note.read_text())
+    except FileNotFoundError:
+        return  # it was never written, or somebody has sent it
+    _replace(note, said | {"owner": None})
+
+
 def read_all(directory: Path) -> Iterator[PendingCall]:
     """Every note that can be read."""
     for note in sorted(directory.glob("*.json")):
@@ -100,7 +110,7 @@ def read_all(directory: Path) -> Iterator[PendingCall]:
                 tracking_uri=said["tracking_uri"],
                 run_id=said["run_id"],
                 rank=said["rank"],
-                owner=ProcessId(**said["owner"]),
+                owner=ProcessId(**said["owner"]) if said["owner"] else None,
                 files=tuple(PendingFile(**file) for file in said["files"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
@@ -126,9 +136,13 @@ def _write(call: PendingCall) -> None:
         "tracking_uri": call.tracking_uri,
         "run_id": call.run_id,
         "rank": call.rank,
-        "owner": call.owner.as_dict(),
+        "owner": call.owner.as_dict() if call.owner else None,
         "files": [asdict(file) for file in call.files],
     }
-    draft = call.note.with_suffix(".draft")
+    _replace(call.note, said)
+
+
+def _replace(note: Path, said: dict[str, Any]) -> None:
+    draft = note.with_suffix(".draft")
     draft.write_text(json.dumps(said))
-    draft.replace(call.note)
+    draft.replace(note)

@@ -191,6 +191,18 @@ class Uploader:
             self._readers.stop()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout_s)
+            if not self._thread.is_alive():
+                self._leave_the_rest()
+
+    def _leave_the_rest(self) -> None:
+        """To `stepstream sync`, at once: this process may live on for days."""
+        with self._lock:
+            left = {item.waits_for for item in self._left if item.waits_for is not None}
+        for noted in left:
+            try:
+                noted.leave()
+            except OSError as error:
+                self._notices.once("artifact note", f"{error}: what is left can be sent once this process has ended")
 
     def _put(self, path: str, files: Sequence[LocalFile], refused: tuple[str, ...], *, ours: bool = False) -> Upload:
         handle = Upload(path, len(files), refused=refused)
@@ -443,9 +455,15 @@ class _Noted:
         """Some of it may be sent later, by `stepstream sync`."""
 
     def forget(self) -> None:
-        """Every file of it is settled."""
-        if not self.is_kept:
+        """Every file of it is settled. Raises OSError."""
+        if self.is_kept:
+            self.leave()
+        else:
             pending.forget(self._note, self.files)
+
+    def leave(self) -> None:
+        """This process will not send it. Raises OSError."""
+        pending.leave(self._note)
 
 
 def _is_seekable(file: IO[Any]) -> bool:
