@@ -133,7 +133,12 @@ class CommitQueue:
         except Exception as error:
             # A defect must not end the loop that everybody waits for; the senders keep their frames.
             LOGGER.exception("a group of %d frames could not be committed", len(candidates))
-            _fail(group, DatabaseAway(f"the commit failed: {error}"))
+            if len(group) == 1:
+                _fail(group, DatabaseAway(f"the commit failed: {error}"))
+                return
+            # Whoever sent what cannot be stored must not take the others along, now and at each of its returns.
+            for submission in group:
+                await self._commit([submission])
             return
         telemetry.COMMIT_SECONDS.observe(time.perf_counter() - began)
         telemetry.GROUP_FRAMES.observe(len(candidates))
