@@ -31,6 +31,7 @@ from stepstream.place import (
 )
 from stepstream.report import FinishReport, Lag, Stats
 from stepstream.run import Run
+from stepstream.run import Run as ActiveRun
 from stepstream.start import download_artifacts, start_run
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         delete_run,
         delete_tag,
         end_run,
+        flush_artifact_async_logging,
         flush_async_logging,
         get_experiment,
         get_experiment_by_name,
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
         finalize_logged_model,
         get_logged_model,
         initialize_logged_model,
+        last_logged_model,
         log_model_params,
         log_outputs,
         search_logged_models,
@@ -109,6 +112,7 @@ _LATER: Final = {
             "delete_run",
             "delete_tag",
             "end_run",
+            "flush_artifact_async_logging",
             "flush_async_logging",
             "get_experiment",
             "get_experiment_by_name",
@@ -158,6 +162,7 @@ _LATER: Final = {
             "finalize_logged_model",
             "get_logged_model",
             "initialize_logged_model",
+            "last_logged_model",
             "log_model_params",
             "log_outputs",
             "search_logged_models",
@@ -169,6 +174,7 @@ _LATER: Final = {
 _MODULES: Final = ("artifacts", "data", "entities", "exceptions", "tracking")
 
 __all__ = [
+    "ActiveRun",
     "ArtifactError",
     "AsyncRun",
     "BadValue",
@@ -197,6 +203,7 @@ __all__ = [
     "entities",
     "exceptions",
     "finalize_logged_model",
+    "flush_artifact_async_logging",
     "flush_async_logging",
     "get_artifact_uri",
     "get_experiment",
@@ -209,6 +216,7 @@ __all__ = [
     "initialize_logged_model",
     "is_tracking_uri_set",
     "last_active_run",
+    "last_logged_model",
     "load_table",
     "log_artifact",
     "log_artifacts",

@@ -58,6 +58,12 @@ def by_id(run_id: str) -> "Run | None":
     return next((run for _, run in reversed(_open) if run.run_id == run_id), None)
 
 
+def flush_artifacts() -> bool:
+    """Wait until the files that open runs have logged are stored, as each run's finish() would; whether they are."""
+    done = [run.flush_artifacts() for _, run in list(_open)]
+    return all(done)
+
+
 def flush() -> bool:
     """Wait a little until what open runs have logged is durable; whether it is."""
     deadline = time.monotonic() + FLUSH_S

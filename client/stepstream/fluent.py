@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from stepstream import active, place
 from stepstream.entities import Experiment, ModelVersion, RegisteredModel, Run, ViewType
 from stepstream.errors import ConfigurationError, QueryError
-from stepstream.implicit import open_run, run_of, wait
+from stepstream.implicit import known, open_run, run_of, wait
 from stepstream.run import Run as OpenRun
 from stepstream.tracking.client import MlflowClient
 from stepstream_schema import paths
@@ -149,25 +149,35 @@ def delete_tag(key: str) -> None:
 def log_input(
     dataset: Any, context: str | None = None, tags: Mapping[str, str] | None = None, model: Any = None
 ) -> None:
-    """Say that the run reads a dataset, of `stepstream.data` or of MLflow's."""
+    """Say that the run reads a dataset, of `stepstream.data` or MLflow's, and a logged model, which is waited for."""
     open_run().log_input(dataset, context, tags)
+    if model is not None:
+        MlflowClient().log_inputs(known(None), models=[model])
 
 
 def log_inputs(
     datasets: Sequence[Any] | None = None,
     contexts: Sequence[str | None] | None = None,
     tags_list: Sequence[Mapping[str, str] | None] | None = None,
+    models: Sequence[Any] | None = None,
 ) -> None:
-    """Say that the run reads datasets."""
+    """Say that the run reads datasets, and logged models (each with `model_id`): those are waited for."""
     contexts = contexts or [None] * len(datasets or ())
     each = tags_list or [None] * len(datasets or ())
     for dataset, context, tags in zip(datasets or (), contexts, each, strict=True):
         log_input(dataset, context, tags)
+    if models:
+        MlflowClient().log_inputs(known(None), models=models)
 
 
 def flush_async_logging() -> None:
     """Wait, for ten seconds at most, until what open runs have logged is durable."""
     active.flush()
+
+
+def flush_artifact_async_logging() -> None:
+    """Wait until the files that open runs have logged are stored, as long as they move."""
+    active.flush_artifacts()
 
 
 def get_run(run_id: str) -> Run:
@@ -320,9 +330,11 @@ def search_model_versions(
     return every(lambda count, token: client.search_model_versions(filter_string, count, order_by, token), max_results)
 
 
-def set_model_version_tag(name: str, version: str | int | None, key: str, value: Any) -> None:
-    """A tag of a version; the last value stays."""
-    MlflowClient().set_model_version_tag(name, str(version), key, value)
+def set_model_version_tag(
+    name: str, version: str | int | None = None, key: str | None = None, value: Any = None, stage: str | None = None
+) -> None:
+    """A tag of a version, or of the newest one of a stage; the last value stays."""
+    MlflowClient().set_model_version_tag(name, version, key, value, stage)
 
 
 def experiment_id() -> str:

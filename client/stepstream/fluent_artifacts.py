@@ -62,9 +62,20 @@ def log_figure(figure: Any, artifact_file: str, *, save_kwargs: Mapping[str, Any
     open_run().log_figure(figure, artifact_file, save_kwargs=save_kwargs)
 
 
-def log_image(image: Any, artifact_file: str) -> None:
-    """Store an image of PIL, or an array, in the background."""
-    open_run().log_image(image, artifact_file)
+def log_image(
+    image: Any,
+    artifact_file: str | None = None,
+    key: str | None = None,
+    step: int | None = None,
+    timestamp: int | None = None,
+    synchronous: bool | None = None,
+) -> None:
+    """Store an image of PIL, or an array, in the background: as a file, or as the image of a key at a step."""
+    run = open_run()
+    uploads = run.log_image(image, artifact_file, key, step, timestamp)
+    if synchronous:
+        uploads.wait()
+        run.flush()
 
 
 def log_stream(stream: IO[bytes], artifact_file: str, run_id: str | None = None) -> None:

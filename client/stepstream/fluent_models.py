@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     import pandas
 
 
+_last: LoggedModel | None = None
+
+
+def last_logged_model() -> LoggedModel | None:
+    """The model that this process has begun to log last, as it is now; None where it has begun none."""
+    return MlflowClient().get_logged_model(_last.model_id) if _last is not None else None
+
+
 def get_logged_model(model_id: str) -> LoggedModel:
     """One logged model."""
     return MlflowClient().get_logged_model(model_id)
@@ -26,8 +34,10 @@ def initialize_logged_model(
     experiment_id: str | None = None,
 ) -> LoggedModel:
     """A model that is about to be logged, in the experiment that runs belong to unless another is named."""
+    global _last
     where = experiment_id or _own_experiment()
-    return MlflowClient().create_logged_model(where, name, source_run_id, tags, params, model_type)
+    _last = MlflowClient().create_logged_model(where, name, source_run_id, tags, params, model_type)
+    return _last
 
 
 def finalize_logged_model(model_id: str, status: str) -> LoggedModel:

@@ -380,6 +380,13 @@ class Run(RunArtifacts):
             if not self._buffer.push_note(Note("status", "", status, time.time_ns() // 1_000_000)):
                 self._drop(1)
 
+    def flush_artifacts(self, timeout: float | None = None) -> bool:
+        """Wait until the files that were logged so far are stored; whether they are.
+
+        At most `timeout` seconds, by default as long as they move, and STEPSTREAM_ARTIFACT_TIMEOUT.
+        """
+        return self._finish_artifacts(None if timeout is None else time.monotonic() + timeout)
+
     def _finish_artifacts(self, deadline: float | None) -> bool:
         if self._uploader is None:
             return True

@@ -1,9 +1,10 @@
 """The part of a run's handle that takes files: each is read, and sent in the background."""
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from stepstream.errors import ArtifactError
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from stepstream.settings import Settings
 
 
+IMAGES_TAG: Final = "mlflow.loggedImages"
+"""Says that a run has images by key and step."""
+
+
 class RunArtifacts:
     """What logs a file returns at once; wait() on what it returns, or for finish()."""
 
@@ -20,6 +25,10 @@ class RunArtifacts:
     _settings: "Settings"
 
     def _artifacts(self) -> "Uploader":
+        raise NotImplementedError
+
+    def set_tag(self, key: str, value: object) -> None:
+        """Set a tag; the last value stays."""
         raise NotImplementedError
 
     def log_artifact(self, local: "str | os.PathLike[str] | IO[Any]", artifact_path: str | None = None) -> "Upload":
@@ -55,14 +64,40 @@ class RunArtifacts:
 
         return self._artifacts().put_bytes(content.of_figure(figure, artifact_path, save_kwargs), artifact_path)
 
-    def log_image(self, image: Any, artifact_path: str) -> "Upload":
-        """Store an image of PIL, or an array: (height, width) or (height, width, 1, 3 or 4), bytes or floats 0 to 1."""
+    def log_image(
+        self,
+        image: Any,
+        artifact_path: str | None = None,
+        key: str | None = None,
+        step: int | None = None,
+        timestamp: int | None = None,
+    ) -> "Upload":
+        """Store an image of PIL, or an array: (height, width) or (height, width, 1, 3 or 4), bytes or floats 0 to 1.
+
+        Under a path, or as the image of a key at a step, with a small copy beside it, as MLflow's page shows them;
+        `timestamp` is in ms since the epoch. Raises TypeError for both or neither, and ArtifactError.
+        """
         from stepstream.artifacts import content
 
-        return self._artifacts().put_bytes(content.of_image(image, artifact_path), artifact_path)
+        check_image_arguments(artifact_path, key, step, timestamp)
+        if artifact_path is not None:
+            return self._artifacts().put_bytes(content.of_image(image, artifact_path), artifact_path)
+        at_ms = time.time_ns() // 1_000_000 if timestamp is None else timestamp
+        made = content.of_keyed_image(image, str(key), step or 0, at_ms)
+        uploads = [self._artifacts().put_bytes(body, path) for path, body in made.items()]
+        self.set_tag(IMAGES_TAG, True)
+        return uploads[0]
 
     def download_artifacts(self, path: str = "", destination: "str | os.PathLike[str]" = ".") -> Path:
         """Fetch a file of this run, or everything below a directory; where it lies then. Raises ArtifactError."""
         from stepstream.artifacts.download import download
 
         return download(self._settings, self.run_id, path, Path(destination))
+
+
+def check_image_arguments(path: str | None, key: str | None, step: int | None, timestamp: int | None) -> None:
+    """Raises TypeError, as MLflow does."""
+    if path is None and key is None:
+        raise TypeError("say where the image goes: an artifact file, or a key (and a step)")
+    if path is not None and (key, step, timestamp) != (None, None, None):
+        raise TypeError("key, step and timestamp are of images by step: leave the artifact file out")

@@ -246,3 +246,51 @@ except mlflow.exceptions.MlflowException as error:
         "3",
         "RESOURCE_DOES_NOT_EXIST",
     ]
+
+
+def test_images_by_step_files_that_are_waited_for_and_tags_by_stage(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    pytest.importorskip("PIL", reason="pillow is not installed: images were left out")
+    script = """
+import numpy as np, stepstream as mlflow
+client = mlflow.MlflowClient()
+image = np.zeros((600, 300, 3), np.uint8)
+with mlflow.start_run(experiment="f") as run:
+    print(isinstance(run, mlflow.ActiveRun))
+    mlflow.log_image(image, key="val/worst", step=7, timestamp=5)
+    mlflow.flush_artifact_async_logging()
+    listed = client.list_artifacts(run.info.run_id, "images")
+    print(sorted((one.path.split("+")[:5], one.path.rpartition(".")[2]) for one in listed))
+    model = mlflow.initialize_logged_model("net")
+    print(mlflow.last_logged_model().model_id == model.model_id)
+    mlflow.log_inputs([{"name": "train", "digest": "1"}], ["training"], [None], models=[model])
+    mlflow.register_model(f"runs:/{run.info.run_id}/images", "m")
+client.log_image(run.info.run_id, image, key="val/worst", step=8, synchronous=True)
+inputs = client.get_run(run.info.run_id).inputs
+print(len(inputs.dataset_inputs), len(inputs.model_inputs), len(client.list_artifacts(run.info.run_id, "images")))
+print(client.get_run(run.info.run_id).data.tags["mlflow.loggedImages"])
+client.transition_model_version_stage("m", "1", "Staging")
+mlflow.set_model_version_tag("m", key="seen", value=1, stage="Staging")
+print(client.get_model_version("m", "1").tags)
+client.delete_model_version_tag("m", key="seen", stage="Staging")
+print(client.get_model_version("m", "1").tags)
+for wrong in (dict(), dict(artifact_file="a.png", step=1)):
+    try:
+        client.log_image(run.info.run_id, image, **wrong)
+    except TypeError as error:
+        print(str(error).split(":")[0])
+"""
+    lines = python(script, environment(server_factory(), tmp_path)).splitlines()
+    assert lines == [
+        "True",
+        "[(['images/val~worst', 'step', '7', 'timestamp', '5'], 'png'), "
+        "(['images/val~worst', 'step', '7', 'timestamp', '5'], 'webp')]",
+        "True",
+        "1 1 4",
+        "True",
+        "{'seen': '1'}",
+        "{}",
+        "say where the image goes",
+        "key, step and timestamp are of images by step",
+    ]

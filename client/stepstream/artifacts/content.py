@@ -2,13 +2,20 @@
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
+from uuid import uuid4
 
 from stepstream.errors import ArtifactError, ConfigurationError
 
 YAML: Final = (".yml", ".yaml")
 HTML: Final = ".html"
+KEY: Final = re.compile(r"[a-zA-Z0-9_\-./ ]+")
+"""Of images that are logged by step."""
+SMALL_PIXELS: Final = 256
+"""Each side of an image that is only looked at, at most."""
+PLAIN_MODES: Final = ("L", "RGB", "RGBA")
 
 
 def of_dict(dictionary: Mapping[str, Any], path: str) -> bytes:
@@ -44,6 +51,21 @@ def of_image(image: Any, path: str) -> bytes:
     suffix = path.rpartition(".")[2].lower()
     picture.save(out, format={"jpg": "jpeg"}.get(suffix, suffix))
     return out.getvalue()
+
+
+def of_keyed_image(image: Any, key: str, step: int, time_ms: int) -> dict[str, bytes]:
+    """One of the images of a key: itself and a small one to look at, each under the path that MLflow's page knows.
+
+    Raises ArtifactError for a key with other characters than letters, digits, spaces and _-./
+    """
+    if not KEY.fullmatch(key):
+        raise ArtifactError(f"the key of an image holds letters, digits, spaces and _-./ and not {key[:60]!r}")
+    module = _needed("PIL.Image", "pillow")
+    picture = image if hasattr(image, "save") else module.fromarray(_pixels(image, key))
+    small = picture.copy() if picture.mode in PLAIN_MODES else picture.convert("RGB")
+    small.thumbnail((SMALL_PIXELS, SMALL_PIXELS))
+    name = f"images/{key.replace('/', '~')}+step+{step}+timestamp+{time_ms}+{uuid4()}"
+    return {f"{name}.png": of_image(picture, ".png"), f"{name}+compressed.webp": of_image(small, ".webp")}
 
 
 def _pixels(image: Any, path: str) -> Any:

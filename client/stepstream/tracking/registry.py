@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from stepstream.entities import ModelVersion, PagedList, RegisteredModel
-from stepstream.errors import QueryError
+from stepstream.errors import ConfigurationError, QueryError
 from stepstream.tracking import said
 from stepstream.tracking.asking import Asking, encoded, texts
 from stepstream_schema import paths
@@ -161,13 +161,33 @@ class Registry(Asking):
         """The version goes with its aliases; its number is never used again."""
         self._ask("DELETE", _version(name, version))
 
-    def set_model_version_tag(self, name: str, version: str | int, key: str, value: Any) -> None:
-        """The last value stays."""
-        self._ask("POST", _version(name, version) + "/tags", {"tags": {key: str(value)}})
+    def set_model_version_tag(
+        self,
+        name: str,
+        version: str | int | None = None,
+        key: str | None = None,
+        value: Any = None,
+        stage: str | None = None,
+    ) -> None:
+        """The last value stays. The version is named, or is the newest of a stage."""
+        known = self._version_of(name, version, stage)
+        self._ask("POST", _version(name, known) + "/tags", {"tags": {str(key): str(value)}})
 
-    def delete_model_version_tag(self, name: str, version: str | int, key: str) -> None:
-        """A tag goes."""
-        self._ask("DELETE", _version(name, version) + "/tags", key=key)
+    def delete_model_version_tag(
+        self, name: str, version: str | int | None = None, key: str | None = None, stage: str | None = None
+    ) -> None:
+        """A tag goes. The version is named, or is the newest of a stage."""
+        self._ask("DELETE", _version(name, self._version_of(name, version, stage)) + "/tags", key=str(key))
+
+    def _version_of(self, name: str, version: str | int | None, stage: str | None) -> str | int:
+        if (version is None) == (stage is None):
+            raise ConfigurationError("say a version or a stage, and not both")
+        if version is not None:
+            return version
+        found = self.get_latest_versions(name, [str(stage)])
+        if not found:
+            raise ConfigurationError(f"the model {name!r} has no version in the stage {stage}")
+        return str(found[0].version)
 
 
 def _model(name: str) -> str:

@@ -17,7 +17,10 @@ BATCH_PAIRS: Final = 100
 
 
 class Runs(Asking):
-    """Makes, finds and changes runs. Raises QueryError; with nothing of the call stored when the server refuses it."""
+    """Makes, finds and changes runs. Raises QueryError; with nothing of the call stored when the server refuses it.
+
+    Every call waits, also where `synchronous`, which MLflow's scripts may say, is False.
+    """
 
     def create_run(
         self,
@@ -89,12 +92,12 @@ class Runs(Asking):
         """One point, durable when this returns."""
         self._log(run_id, metrics=[_metric(key, value, timestamp, step)])
 
-    def log_param(self, run_id: str, key: str, value: Any) -> Any:
+    def log_param(self, run_id: str, key: str, value: Any, synchronous: bool | None = None) -> Any:
         """A param; another value than the one it has is refused."""
         self._log(run_id, params={key: str(value)})
         return value
 
-    def set_tag(self, run_id: str, key: str, value: Any) -> None:
+    def set_tag(self, run_id: str, key: str, value: Any, synchronous: bool | None = None) -> None:
         """A tag; the last value stays."""
         self._log(run_id, tags={key: str(value)})
 
@@ -103,7 +106,12 @@ class Runs(Asking):
         self._ask("DELETE", paths.run(run_id) + "/tags", key=key)
 
     def log_batch(
-        self, run_id: str, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        params: Sequence[Param] = (),
+        tags: Sequence[RunTag] = (),
+        synchronous: bool | None = None,
     ) -> None:
         """Metrics, params and tags, in as many requests as they need."""
         points = [_metric(one.key, one.value, one.timestamp, one.step) for one in metrics]
