@@ -276,3 +276,7 @@ class Sender:
         self.points_adopted = report.frames
         if report.frames:
             self._notices.once("adopted", f"delivered {report.frames} frames that earlier processes left in the spool")
+        if report.problems or report.refused:
+            more = f"; and {len(report.problems) - 1} more" if len(report.problems) > 1 else ""
+            what = f"{report.problems[0]}{more}" if report.problems else f"the server refused {report.refused} frames"
+            self._notices.once("adopt", f"not all that earlier processes left could be delivered: {what}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import stepstream
 from stepstream import process, settings
 from stepstream import sender as module
 from stepstream.framer import Framer
@@ -232,3 +233,23 @@ def test_retry_after_is_obeyed_though_somebody_waits(writer):
         assert subject.delivers(1)
         subject.sender.stop(5.0)
     assert times[1] - times[0] >= 1.0
+
+
+def test_what_an_earlier_run_left_and_cannot_be_read_is_said(server_factory, tmp_path, monkeypatch, caplog):
+    server, spool = server_factory(), tmp_path / "spool"
+    monkeypatch.setenv("STEPSTREAM_SPOOL_DIR", str(spool))
+    monkeypatch.setenv("STEPSTREAM_TRACKING_URI", server.url)
+    server.kill()
+    earlier = stepstream.start_run(run_id=RUN_ID)
+    earlier.log({"loss": 1.0}, step=0)
+    assert not earlier.finish(timeout=1).delivered
+    (segment,) = [one for one in spool.iterdir() if one.is_file()]
+    segment.write_bytes(segment.read_bytes()[:-1] + b"?")
+    server.restart()
+    later = stepstream.start_run()
+    deadline = time.monotonic() + 30
+    while "could be delivered" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert later.finish().delivered
+    assert "not all that earlier processes left could be delivered" in caplog.text
+    assert len(list(spool.glob("*.damaged"))) == 1
