@@ -186,12 +186,17 @@ async def _fill_stepstream(url: str, database: str, runs: int) -> None:
             async with session.post(url + paths.FRAMES, data=batch.pack(frames), headers=headers) as response:
                 if response.status != 200:
                     raise RuntimeError(f"frames: {response.status}: {(await response.text())[:300]}")
-        # As on a server at rest: every point is compacted, and PostgreSQL knows its tables, as it does for the other.
         while not await _at_rest(database):
             await asyncio.sleep(1)
     connection = await asyncpg.connect(database)
-    await connection.execute("ANALYZE")
+    await _rest(connection)
     await connection.close()
+
+
+async def _rest(connection: asyncpg.Connection) -> None:
+    """As on a server at rest: PostgreSQL knows its tables, and has nothing to write or clean of the loads before."""
+    await connection.execute("VACUUM (ANALYZE)")
+    await connection.execute("CHECKPOINT")
 
 
 async def _at_rest(database: str) -> bool:
@@ -248,7 +253,7 @@ async def _fill_mlflow(database: str, runs: int) -> None:
         records=[("mlflow.runName", f"run-{run}", ids[run]) for run in range(runs)],
         columns=["key", "value", "run_uuid"],
     )
-    await connection.execute("ANALYZE")
+    await _rest(connection)
     await connection.close()
 
 
