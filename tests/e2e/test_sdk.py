@@ -148,7 +148,8 @@ def test_what_logs_neither_waits_nor_raises_while_the_server_is_away(tmp_path: P
     assert said.split() == ["away", "TEMPORARILY_UNAVAILABLE"]
     # Each connection is refused at once, so that nothing but finish() and the last question may have waited.
     assert time.monotonic() - began < 60
-    assert len(list(tmp_path.glob("*.seg"))) == 3
+    # Under whatever name: a later run of this process may have taken what an earlier one left.
+    assert len([one for one in tmp_path.iterdir() if one.is_file()]) == 3
 
 
 def test_a_run_says_its_script_its_commit_and_its_datasets(
