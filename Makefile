@@ -21,7 +21,7 @@ demo: $(STAMP) ## a real training on four ranks, counted at the end
 	$(BIN)/stepstream demo
 
 test: $(STAMP) ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(STAMP) ## format, lint and import contracts, changing nothing
 	$(BIN)/ruff format --check
