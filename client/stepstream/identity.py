@@ -11,6 +11,10 @@ from stepstream.errors import ConfigurationError, RunIdentityError
 from stepstream.process import ProcessId
 from stepstream_schema.attempt import MAX_COUNT, Attempt
 
+RANKS: Final = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
+LOCAL_RANKS: Final = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
+WORLD_SIZES: Final = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+LOCAL_WORLD_SIZES: Final = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 MAX_RANK: Final = 2**31 - 1
 """What a frame can carry."""
 
@@ -29,7 +33,7 @@ class JobIdentity:
 
 
 def detect(
-    environ: Mapping[str, str], *, parent: ProcessId, run_id: str | None = None, ordinal: int = 0
+    environ: Mapping[str, str], *, launcher: ProcessId, run_id: str | None = None, ordinal: int = 0
 ) -> JobIdentity:
     """The identity of this process; `ordinal` counts the runs that it has started before.
 
@@ -38,7 +42,7 @@ def detect(
     """
     rank, world_size = _rank(environ), _world_size(environ)
     return JobIdentity(
-        run_id=given(environ, run_id) or _derived(environ, parent, world_size, ordinal),
+        run_id=given(environ, run_id) or _derived(environ, launcher, world_size, ordinal),
         rank=rank,
         local_rank=_local_rank(environ),
         world_size=world_size,
@@ -48,6 +52,12 @@ def detect(
             _count(environ, "STEPSTREAM_RESUME"),
         ),
     )
+
+
+def launched(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a launcher has told this rank of its place: the launcher itself was started without, or with others."""
+    names = (*RANKS, *LOCAL_RANKS, *WORLD_SIZES, *LOCAL_WORLD_SIZES)
+    return {name: environ[name] for name in names if environ.get(name)}
 
 
 def normalise(run_id: str, source: str = "run_id") -> str:
@@ -79,16 +89,16 @@ def given_rank(rank: SupportsIndex) -> int:
     return number
 
 
-def _derived(environ: Mapping[str, str], parent: ProcessId, world_size: int, ordinal: int) -> str | None:
+def _derived(environ: Mapping[str, str], launcher: ProcessId, world_size: int, ordinal: int) -> str | None:
     if world_size <= 1:
         return None
-    source = _agreed(environ, parent, world_size)
+    source = _agreed(environ, launcher, world_size)
     if ordinal:
         source = f"{source} run {ordinal}"
     return hashlib.sha256(source.encode()).hexdigest()[:32]
 
 
-def _agreed(environ: Mapping[str, str], parent: ProcessId, world_size: int) -> str:
+def _agreed(environ: Mapping[str, str], launcher: ProcessId, world_size: int) -> str:
     """Something that is the same on every rank of this job and on no other job's."""
     if environ.get("SLURM_JOB_ID") and _in_slurm_step(environ):
         return f"slurm {environ.get('SLURM_CLUSTER_NAME', '')} {environ['SLURM_JOB_ID']} {environ['SLURM_STEP_ID']}"
@@ -96,7 +106,7 @@ def _agreed(environ: Mapping[str, str], parent: ProcessId, world_size: int) -> s
     if elastic not in ("", "none"):
         return f"torchelastic {elastic}"
     if _local_world_size(environ) == world_size:
-        return f"launcher {parent.host} {parent.pid} {parent.start} {parent.boot_id}"
+        return f"launcher {launcher.host} {launcher.pid} {launcher.start} {launcher.boot_id}"
     raise RunIdentityError(
         f"this job has {world_size} ranks, seemingly on several nodes, and nothing that tells them which run they "
         "share. Set STEPSTREAM_RUN_ID to the same 32 hex digits for every rank (for example from `uuidgen`), start the "
@@ -110,7 +120,7 @@ def _in_slurm_step(environ: Mapping[str, str]) -> bool:
 
 
 def _rank(environ: Mapping[str, str]) -> int | None:
-    for name in ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"):
+    for name in RANKS:
         if environ.get(name):
             return _count(environ, name, most=MAX_RANK)
     if _in_slurm_step(environ):
@@ -119,21 +129,21 @@ def _rank(environ: Mapping[str, str]) -> int | None:
 
 
 def _local_rank(environ: Mapping[str, str]) -> int | None:
-    for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"):
+    for name in LOCAL_RANKS:
         if environ.get(name):
             return _count(environ, name, most=MAX_RANK)
     return _count(environ, "SLURM_LOCALID", most=MAX_RANK) if _in_slurm_step(environ) else None
 
 
 def _world_size(environ: Mapping[str, str]) -> int:
-    for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+    for name in WORLD_SIZES:
         if environ.get(name):
             return _int(environ, name, 1)
     return _int(environ, "SLURM_NTASKS", 1) if _in_slurm_step(environ) else 1
 
 
 def _local_world_size(environ: Mapping[str, str]) -> int:
-    for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"):
+    for name in LOCAL_WORLD_SIZES:
         if environ.get(name):
             return _int(environ, name, 0)
     return 0

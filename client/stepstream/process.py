@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +38,18 @@ def parent() -> ProcessId:
     return of(os.getppid())
 
 
+def launcher(said: Mapping[str, str]) -> ProcessId:
+    """The nearest ancestor that was not started with all of these variables: the one that has set them.
+
+    A wrapper script between a launcher and its ranks has them, too, and is passed over. Where no ancestor tells, the
+    process that started this one.
+    """
+    pid = os.getppid()
+    while said and pid > 1 and _was_started_with(pid, said):
+        pid = _parent_of(pid)
+    return of(pid) if said and pid > 1 else parent()
+
+
 def of(pid: int) -> ProcessId:
     """The process `pid` on this host."""
     return ProcessId(host=socket.gethostname(), pid=pid, start=start_of(pid), boot_id=boot_id(), namespace=namespace())
@@ -64,6 +77,22 @@ def start_of(pid: int) -> str:
     return start_from_ps(pid)
 
 
+def _was_started_with(pid: int, said: Mapping[str, str]) -> bool:
+    try:
+        environ = set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    except OSError:
+        return False  # another user's, or a system that does not tell
+    return environ.issuperset(f"{name}={value}".encode(errors="surrogateescape") for name, value in said.items())
+
+
+def _parent_of(pid: int) -> int:
+    """0 when there is no such process any more."""
+    try:
+        return int(_stat_fields(Path(f"/proc/{pid}/stat").read_text(encoding="latin-1"))[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 def start_from_ps(pid: int) -> str:
     """When `pid` started, as `ps` tells it; empty when there is no such process, or no `ps`."""
     return _said_by("ps", "-o", "lstart=", "-p", str(pid))
@@ -71,9 +100,13 @@ def start_from_ps(pid: int) -> str:
 
 def parse_stat_start(stat: str) -> str:
     """Field 22 of /proc/PID/stat; empty for a zombie, which writes nothing any more (proc(5))."""
-    # The second field is the command in parentheses and may itself hold spaces and parentheses.
-    fields = stat[stat.rindex(")") + 2 :].split()
+    fields = _stat_fields(stat)
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def _stat_fields(stat: str) -> list[str]:
+    """Those from the third on: the second is the command, and may itself hold spaces and parentheses."""
+    return stat[stat.rindex(")") + 2 :].split()
 
 
 def namespace() -> str:

@@ -60,7 +60,8 @@ def start_run(
         buffer_bytes=buffer_bytes,
         finish_timeout=finish_timeout,
     )
-    job = identity.detect(os.environ, parent=process.parent(), run_id=run_id, ordinal=next(_ordinals))
+    launcher = process.launcher(identity.launched(os.environ))
+    job = identity.detect(os.environ, launcher=launcher, run_id=run_id, ordinal=next(_ordinals))
     parent = active.current() if nested else None
     run = Run(
         run_id=job.run_id or os.urandom(16).hex(),

@@ -51,7 +51,7 @@ def mpirun(rank: int, size: int, local_size: int) -> dict[str, str]:
 
 
 def found(environ: dict[str, str], parent: ProcessId = LAUNCHER, **given: object) -> JobIdentity:
-    return detect(environ, parent=parent, **given)  # type: ignore[arg-type]
+    return detect(environ, launcher=parent, **given)  # type: ignore[arg-type]
 
 
 def test_a_process_on_its_own_has_no_rank_and_may_choose_its_run():

@@ -125,3 +125,34 @@ def test_a_process_of_another_container_can_be_told_neither_dead_nor_alive():
     here = process.current()
     assert process.is_dead(dataclasses.replace(here, namespace="pid:[1]"), here) is None
     assert process.is_dead(here, here) is False
+
+
+RANK = "import os; from stepstream import identity, process; print(process.launcher(identity.launched(os.environ)).pid)"
+
+
+def launcher_seen_by(command: list[str], **environ: str) -> int:
+    """By a rank that this very process launches."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(command, env=inherited | environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@only_linux
+def test_a_wrapper_between_a_launcher_and_its_ranks_is_not_taken_for_the_launcher():
+    said = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    rank = [sys.executable, "-c", RANK]
+    # A shell that has something left to do stays, and is the parent.
+    wrapped = ["sh", "-c", 'sh -c \'"$0" "$@"; true\' "$0" "$@"; true', *rank]
+    for command in (rank, wrapped):
+        assert launcher_seen_by(command, **said) == os.getpid()
+    # Who sets a variable anew for what it starts is a launcher, whatever else it was given.
+    agent = ["sh", "-c", 'RANK=5 "$0" "$@"; true', *rank]
+    assert launcher_seen_by(agent, **said) not in (os.getpid(), os.getppid())
+
+
+@only_linux
+def test_without_a_launcher_the_parent_counts():
+    wrapped = ["sh", "-c", '"$0" "$@"; true', sys.executable, "-c", RANK]
+    assert launcher_seen_by(wrapped) not in (os.getpid(), os.getppid())
