@@ -228,10 +228,7 @@ def _version(version: Version) -> dict[str, Any]:
 
 
 def _number(said: Fields) -> int:
-    text = said.number_as_text("version")
-    if not text.isdigit() or len(text) > 9:
-        raise rules.invalid(f"Model version must be an integer, got '{text[:40]}'")
-    return int(text)
+    return rules.version_number(said.number_as_text("version"))
 
 
 def _limit(said: Fields, default: int, most: int) -> int:

@@ -101,7 +101,6 @@ class Registry:
         tags: Mapping[str, str],
     ) -> Version:
         """The next version."""
-        rules.check_source(source)
         for key, value in tags.items():
             rules.check_tag(key, value)
         async with self._locked(name) as (connection, model):
