@@ -226,3 +226,22 @@ async def test_a_latest_nan_gives_way_to_a_number_of_the_same_place(database_url
         )
         run = await ask(client, "runs/get", run_id=run_id)
         assert run["run"]["data"]["metrics"][0]["value"] == math.pi
+
+
+async def test_a_refused_batch_leaves_nothing_on_its_logged_models(database_url):
+    async with running(database_url, compaction=False) as client:
+        run_id, gone = await new_run(client), f"m-{'0' * 32}"
+        model = (await call(client, "logged-models", experiment_id="0", name="net"))["model"]["info"]["model_id"]
+        await call(client, "runs/log-parameter", run_id=run_id, key="p", value="1")
+        measured = {"metrics": [point("a", 1, 1) | {"model_id": model}], "params": [{"key": "q", "value": "1"}]}
+        changed = measured | {"params": [{"key": "p", "value": "2"}]}
+        await call(client, "runs/log-batch", 400, run_id=run_id, **changed)
+        both = [point("a", 1, 1) | {"model_id": one} for one in (model, gone)]
+        await call(client, "runs/log-batch", 404, run_id=run_id, **measured | {"metrics": both})
+        await call(client, "runs/log-batch", 404, run_id="0" * 32, **measured)
+        assert "metrics" not in (await ask(client, f"logged-models/{model}"))["model"]["data"]
+        data = (await ask(client, "runs/get", run_id=run_id))["run"]["data"]
+        assert data["params"] == [{"key": "p", "value": "1"}]
+        assert "metrics" not in data
+        await call(client, "runs/log-batch", run_id=run_id, **measured)
+        assert len((await ask(client, f"logged-models/{model}"))["model"]["data"]["metrics"]) == 1

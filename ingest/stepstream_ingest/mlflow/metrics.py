@@ -18,7 +18,7 @@ from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.read.history import History, Wanted, Window
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.models import LoggedModels, ModelMetric
-from stepstream_ingest.tracking.runs import Runs
+from stepstream_ingest.write.served import Said
 from stepstream_schema.points import Points
 
 MAX_RUNS: Final = 100
@@ -30,9 +30,8 @@ PAGED_S: Final = 10.0
 class MetricCalls:
     """Translates to the slices `write`, `tracking` and `read`."""
 
-    def __init__(self, *, logs: Logs, runs: Runs, models: LoggedModels, history: History) -> None:
+    def __init__(self, *, logs: Logs, models: LoggedModels, history: History) -> None:
         self._logs = logs
-        self._runs = runs
         self._models = models
         self._history = history
         self._paged = Paged()
@@ -48,20 +47,28 @@ class MetricCalls:
     async def log_metric(self, said: Fields) -> Mapping[str, Any]:
         """One point."""
         run_id, points = said.run_id(), batches.one_by_one([said])
-        await self._measure(run_id, batches.of_models([said], points))
-        await self._logs.log(run_id, points)
+        await self._log(run_id, points, batches.of_models([said], points))
         return {}
 
     async def log_batch(self, body: bytes) -> Mapping[str, Any]:
         """Metrics, params and tags: checked together, before anything is stored."""
         said = batches.read(body)
-        await self._measure(said.run_id, said.of_models)
-        await self._logs.log(said.run_id, said.points, said.params, said.tags)
+        await self._log(said.run_id, said.points, said.of_models, said.params, said.tags)
         return {}
 
-    async def _measure(self, run_id: UUID, of_models: Sequence[ModelMetric]) -> None:
+    async def _log(
+        self,
+        run_id: UUID,
+        points: Said,
+        of_models: Sequence[ModelMetric],
+        params: Sequence[tuple[str, str]] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        # What is refused leaves nothing behind: models are looked for first, and written to last.
         if of_models:
-            await self._runs.check_writable(run_id)
+            await self._models.check({one.model_id for one in of_models})
+        await self._logs.log(run_id, points, params, tags)
+        if of_models:
             await self._models.log_metrics(run_id, of_models)
 
     async def get_history(self, said: Fields) -> Mapping[str, Any]:

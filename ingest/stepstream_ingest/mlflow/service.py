@@ -35,7 +35,7 @@ def add_mlflow(app: web.Application, slices: Slices) -> None:
         retention=slices.retention,
         manifest=slices.manifest,
     ).add_to(router)
-    MetricCalls(logs=slices.logs, runs=slices.runs, models=slices.models, history=slices.history).add_to(router)
+    MetricCalls(logs=slices.logs, models=slices.models, history=slices.history).add_to(router)
     RegistryCalls(slices.registry, slices.origins).add_to(router)
     ModelCalls(slices.experiments, slices.models, slices.manifest).add_to(router)
     for prefix in PREFIXES:
