@@ -1,6 +1,7 @@
 """Requests of MLflow's protocol that come together, late, or with what cannot be meant."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -45,3 +46,30 @@ async def test_what_postgresql_cannot_take_is_a_mistake_of_the_request_and_no_de
     async with running(database_url, compaction=False) as client:
         said = await call(client, path, 400, **body)
         assert said["error_code"] == "INVALID_PARAMETER_VALUE"
+
+
+async def test_a_run_is_made_with_tags_of_any_key_but_of_none_twice(database_url):
+    async with running(database_url, compaction=False) as client:
+        tags = [{"key": "bad$", "value": "1"}, {"key": "a//b", "value": "v" * 8001}, {"value": "2"}]
+        made = await call(client, "runs/create", experiment_id="0", tags=tags)
+        said = {one.get("key", ""): one["value"] for one in made["run"]["data"]["tags"]}
+        assert said.pop("mlflow.runName")
+        assert said == {"bad$": "1", "a//b": "v" * 8000, "": "2"}
+        for wrong in ([tags[0]] * 2, [{"key": "k" * 251}], [{"key": "a\0"}]):
+            await call(client, "runs/create", 400, experiment_id="0", tags=wrong)
+
+
+async def test_the_history_of_models_keeps_what_loads_them_however_large_they_are(database_url):
+    async with running(database_url, compaction=False) as client:
+        run_id = await new_run(client)
+        flavors = {"python_function": {"loader_module": "m", "config": {"x": "y" * 9000}}, "net": "text"}
+        model = {"run_id": run_id, "artifact_path": "m", "utc_time_created": "2020-01-01", "flavors": flavors}
+        for _ in range(30):
+            said = json.dumps(model | {"metadata": "x" * 9000, "model_uuid": "u"})
+            await call(client, "runs/log-model", run_id=run_id, model_json=said)
+        tags = (await ask(client, "runs/get", run_id=run_id))["run"]["data"]["tags"]
+        (history,) = [json.loads(one["value"]) for one in tags if one["key"] == "mlflow.log-model.history"]
+        kept = {"python_function": {"loader_module": "m"}, "net": "text"}
+        assert history == [model | {"flavors": kept, "model_uuid": "u"}] * 30
+        wrong = json.dumps(model | {"flavors": []})
+        await call(client, "runs/log-model", 400, run_id=run_id, model_json=wrong)
