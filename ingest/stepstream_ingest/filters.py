@@ -15,6 +15,9 @@ from stepstream_ingest.errors import ApiError
 
 MAX_FILTER_CHARS: Final = 100_000
 MAX_COMPARISONS: Final = 200
+INT64: Final = range(-(2**63), 2**63)
+INT64_CHARS: Final = 40
+"""Python refuses to read whole numbers of thousands of digits."""
 
 Operator: TypeAlias = Literal[
     "=", "!=", "<", "<=", ">", ">=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"
@@ -166,7 +169,8 @@ class _Reader(Transformer[Token, Any]):
         token = parts[0]
         if token.type == "STRING":
             return str(token[1:-1])
-        return int(token) if token.lstrip("-").isdigit() else float(token)
+        is_whole = token.lstrip("-").isdecimal() and len(token) <= INT64_CHARS
+        return int(token) if is_whole and int(token) in INT64 else float(token)
 
     def list(self, parts: list[Token]) -> tuple[str, ...]:
         """Texts without their quotes."""

@@ -5,15 +5,42 @@ import json
 
 import pytest
 
+from stepstream_ingest.database import Database
+from stepstream_ingest.errors import NotStorable
+from stepstream_schema import paths
 from stepstream_schema.records import Start, Status
 from tests.integration.app import RUN, frame, post, running
-from tests.integration.test_mlflow_metrics import ask, call, new_run
+from tests.integration.test_mlflow_metrics import API, ask, call, new_run
 
+BIG = "99999999999999999999"
+NOWHERE = "0" * 32
 HOSTILE = [
     ("runs/search", {"experiment_ids": ["0"], "filter": "params.p = 'a\0b'"}),
     ("runs/create", {"experiment_id": "0", "user_id": "a\0b"}),
     ("registered-models/create", {"name": "m", "description": "a\0b"}),
     ("experiments/search", {"max_results": 5, "filter": "name LIKE '%\\'"}),
+    ("experiments/search", {"max_results": 5, "filter": f"creation_time > {BIG}"}),
+    ("runs/search", {"experiment_ids": [BIG]}),
+    ("logged-models/search", {"experiment_ids": ["0"], "filter": f"creation_time > {BIG} AND name = 1"}),
+    ("logged-models/search", {"experiment_ids": ["0"], "max_results": BIG}),
+    ("runs/create", {"experiment_id": "0", "start_time": BIG}),
+    ("registered-models/alias", {"name": "m", "alias": "a", "version": "²"}),
+    ("registered-models/alias", {"name": "m", "alias": "a", "version": BIG}),
+    ("model-versions/create", {"name": "m", "source": f"models:/m/{BIG}"}),
+    ("model-versions/create", {"name": "m", "source": "models:/m/²"}),
+]
+HOSTILE_QUESTIONS = [
+    (f"{API}/model-versions/get", {"name": "m", "version": "²"}),
+    (f"{API}/model-versions/get", {"name": "m", "version": "9" * 5000}),
+    (f"{API}/model-versions/search", {"filter": f"version_number > {BIG}"}),
+    (f"{API}/model-versions/search", {"filter": f"version_number = '{BIG}'"}),
+    (f"{API}/model-versions/search", {"filter": "version_number = '²'"}),
+    ("/model-versions/get-artifact", {"name": "m", "version": "²", "path": "x"}),
+    (f"{API}/experiments/get", {"experiment_id": BIG}),
+    (f"{API}/metrics/get-history-bulk-interval", {"run_ids": NOWHERE, "metric_key": "a", "max_results": "²"}),
+    (f"{API}/metrics/get-history-bulk", {"run_id": NOWHERE, "metric_key": "a", "max_results": "-1"}),
+    (paths.model_version("m", "9" * 5000), {}),
+    (paths.run_history(NOWHERE), {"key": "a", "rank": BIG}),
 ]
 
 
@@ -46,6 +73,30 @@ async def test_what_postgresql_cannot_take_is_a_mistake_of_the_request_and_no_de
     async with running(database_url, compaction=False) as client:
         said = await call(client, path, 400, **body)
         assert said["error_code"] == "INVALID_PARAMETER_VALUE"
+
+
+@pytest.mark.parametrize(("path", "query"), HOSTILE_QUESTIONS)
+async def test_a_question_with_numbers_that_nothing_can_hold_is_a_mistake_too(database_url, path, query):
+    async with running(database_url, compaction=False) as client, client.get(path, params=query) as response:
+        assert response.status in (400, 404), await response.text()
+        assert (await response.json())["error_code"] in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+
+
+async def test_an_argument_that_cannot_be_sent_does_not_pass_for_an_outage(database_url):
+    database = Database(database_url)
+    for wrong in (2**63, "text"):
+        with pytest.raises(NotStorable):
+            await database.fetch("SELECT $1::bigint", wrong)
+    await database.close()
+
+
+async def test_a_metric_is_compared_with_a_number_of_any_length(database_url):
+    async with running(database_url, compaction=False) as client:
+        run_id = await new_run(client)
+        await call(client, "runs/log-metric", run_id=run_id, key="a", value=1.5, timestamp=1)
+        for number, found in ((BIG, 1), ("9" * 5000, 1), (f"-{BIG}", 0)):
+            said = await call(client, "runs/search", experiment_ids=["0"], filter=f"metrics.a < {number}")
+            assert len(said.get("runs", [])) == found
 
 
 async def test_a_run_is_made_with_tags_of_any_key_but_of_none_twice(database_url):
