@@ -21,7 +21,7 @@ HOSTILE = [
     ("experiments/search", {"max_results": 5, "filter": "name LIKE '%\\'"}),
     ("experiments/search", {"max_results": 5, "filter": f"creation_time > {BIG}"}),
     ("runs/search", {"experiment_ids": [BIG]}),
-    ("logged-models/search", {"experiment_ids": ["0"], "filter": f"creation_time > {BIG} AND name = 1"}),
+    ("logged-models/search", {"experiment_ids": ["0"], "filter": f"creation_time > {BIG} AND status = 9"}),
     ("logged-models/search", {"experiment_ids": ["0"], "max_results": BIG}),
     ("runs/create", {"experiment_id": "0", "start_time": BIG}),
     ("registered-models/alias", {"name": "m", "alias": "a", "version": "²"}),

@@ -76,7 +76,7 @@ class ModelCalls:
         orders = [_order(one) for one in said.items("order_by")]
         question = (numbers, text, orders, datasets)
         offset = pages.offset(said.text("page_token", ""), question)
-        clauses = filters.parse(text)
+        clauses = filters.parse(text, filters.BARE_OF_MODELS)
         found = await self._models.search(numbers, clauses, orders, datasets, limit=limit + 1, offset=offset)
         answer: dict[str, Any] = {"models": [await self._said(model) for model in found[:limit]]} if found else {}
         return answer | ({"next_page_token": pages.token(offset + limit, question)} if len(found) > limit else {})
