@@ -100,3 +100,16 @@ async def test_by_our_own_api_a_source_names_its_run_or_logged_model_itself(clie
         assert (made["run_id"], made["model_id"]) == found
     async with client.post(place, json={"source": f"runs:/{run_id}/net", "run_id": NOWHERE}) as response:
         assert response.status == 400
+
+
+async def test_a_model_may_be_renamed_to_its_own_name_and_to_none_that_another_has(client):
+    await version(client, "s3://bucket/net")
+    await call(client, "registered-models/create", name="other")
+    before = (await ask(client, "model-versions/get", name="net", version="1"))["model_version"]
+    same = (await call(client, "registered-models/rename", name="net", new_name="net"))["registered_model"]
+    assert [one["version"] for one in same["latest_versions"]] == ["1"]
+    refused = await call(client, "registered-models/rename", 400, name="net", new_name="other")
+    assert refused["error_code"] == "RESOURCE_ALREADY_EXISTS"
+    await call(client, "registered-models/rename", name="net", new_name="new")
+    after = (await ask(client, "model-versions/get", name="new", version="1"))["model_version"]
+    assert after["last_updated_timestamp"] > before["last_updated_timestamp"]

@@ -124,3 +124,44 @@ async def test_the_history_of_models_keeps_what_loads_them_however_large_they_ar
         assert history == [model | {"flavors": kept, "model_uuid": "u"}] * 30
         wrong = json.dumps(model | {"flavors": []})
         await call(client, "runs/log-model", 400, run_id=run_id, model_json=wrong)
+
+
+async def test_a_logged_model_is_deleted_twice_and_takes_nothing_after_that(database_url):
+    async with running(database_url, compaction=False) as client:
+        place = f"{API}/logged-models/" + await new_model(client)
+        for _ in range(2):
+            async with client.delete(place) as response:
+                assert response.status == 200
+        async with client.patch(place + "/tags", json={"tags": [{"key": "a", "value": "b"}]}) as response:
+            assert response.status == 404
+        async with client.delete(f"{API}/logged-models/m-{NOWHERE}") as response:
+            assert response.status == 404
+
+
+async def test_a_tag_of_an_experiment_is_no_update_of_it(database_url):
+    async with running(database_url, compaction=False) as client:
+        before = (await ask(client, "experiments/get", experiment_id="0"))["experiment"]
+        await call(client, "experiments/set-experiment-tag", experiment_id="0", key="a", value="b")
+        after = (await ask(client, "experiments/get", experiment_id="0"))["experiment"]
+        assert after == before | {"tags": [{"key": "a", "value": "b"}]}
+
+
+async def test_artifacts_have_an_absolute_place(database_url):
+    async with running(database_url, compaction=False) as client:
+        for number, place in enumerate(("/abs", "file:///x", "s3://bucket", "", "C:\\x")):
+            await call(client, "experiments/create", name=f"e{number}", artifact_location=place)
+        for place in ("relative", "./x", "../x", " "):
+            await call(client, "experiments/create", 400, name="e", artifact_location=place)
+
+
+async def test_a_models_metric_that_is_no_number_stays_none(database_url):
+    async with running(database_url, compaction=False) as client:
+        run_id, model = await new_run(client), await new_model(client)
+        said = {"key": "a", "timestamp": 1, "model_id": model}
+        await call(client, "runs/log-metric", run_id=run_id, value="NaN", **said)
+        (found,) = (await ask(client, f"logged-models/{model}"))["model"]["data"]["metrics"]
+        assert found["value"] == "NaN"
+
+
+async def new_model(client) -> str:
+    return (await call(client, "logged-models", experiment_id="0", name="net"))["model"]["info"]["model_id"]

@@ -128,7 +128,7 @@ class LoggedModels:
             raise _missing(model_id)
 
     async def delete(self, model_id: UUID) -> None:
-        """Deleted; its files stay until the garbage is collected."""
+        """Deleted, be it once more; its files stay until the garbage is collected."""
         if not await self._database.fetch(self._sql["delete_model"], model_id, _now_ms()):
             raise _missing(model_id)
 

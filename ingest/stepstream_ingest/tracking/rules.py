@@ -77,6 +77,8 @@ def check_artifact_location(location: str) -> str:
     scheme = location.partition(":")[0].lower() if ":" in location else ""
     if scheme == "runs" or "#" in location or ".." in location.split("/") or "\0" in location:
         raise invalid(f"Artifact URL can't include fragments or query parameters or '..': {location!r:.200}")
+    if location and not scheme and not location.startswith("/"):
+        raise invalid(f"artifact_location is a URI, or an absolute path of whoever writes there: {location!r:.200}")
     return location.rstrip("/")
 
 
