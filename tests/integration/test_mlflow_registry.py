@@ -113,3 +113,23 @@ async def test_a_model_may_be_renamed_to_its_own_name_and_to_none_that_another_h
     await call(client, "registered-models/rename", name="net", new_name="new")
     after = (await ask(client, "model-versions/get", name="new", version="1"))["model_version"]
     assert after["last_updated_timestamp"] > before["last_updated_timestamp"]
+
+
+async def test_on_a_page_each_model_and_version_has_its_own_tags_and_aliases(client):
+    for name in ("net", "a", "b"):
+        if name != "net":
+            await call(client, "registered-models/create", name=name)
+        for number in ("1", "2"):
+            tags = [{"key": "v", "value": name + number}]
+            await call(client, "model-versions/create", name=name, source="s3://bucket/x", tags=tags)
+        await call(client, "registered-models/set-tag", name=name, key="m", value=name)
+        await call(client, "registered-models/alias", name=name, alias=f"of-{name}", version="2")
+    found = (await ask(client, "registered-models/search"))["registered_models"]
+    assert [one["name"] for one in found] == ["a", "b", "net"]
+    for one in found:
+        assert one["tags"] == [{"key": "m", "value": one["name"]}]
+        assert one["aliases"] == [{"alias": f"of-{one['name']}", "version": "2"}]
+        (latest,) = one["latest_versions"]
+        assert (latest["version"], latest["aliases"]) == ("2", [f"of-{one['name']}"])
+    for one in (await ask(client, "model-versions/search"))["model_versions"]:
+        assert one["tags"] == [{"key": "v", "value": one["name"] + one["version"]}]

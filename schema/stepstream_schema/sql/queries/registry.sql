@@ -86,9 +86,10 @@ ORDER BY w.place
 
 -- name: version_tags
 -- Tags of versions.
-SELECT registered_model_id, version, key, value FROM model_version_tags
-WHERE (registered_model_id, version) IN (SELECT * FROM unnest($1::bigint[], $2::integer[]))
-ORDER BY registered_model_id, version, key
+SELECT t.registered_model_id, t.version, t.key, t.value
+FROM unnest($1::bigint[], $2::integer[]) AS w (registered_model_id, version)
+JOIN model_version_tags AS t USING (registered_model_id, version)
+ORDER BY t.registered_model_id, t.version, t.key
 
 -- name: describe_version
 -- A new description.
