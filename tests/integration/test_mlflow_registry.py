@@ -133,3 +133,16 @@ async def test_on_a_page_each_model_and_version_has_its_own_tags_and_aliases(cli
         assert (latest["version"], latest["aliases"]) == ("2", [f"of-{one['name']}"])
     for one in (await ask(client, "model-versions/search"))["model_versions"]:
         assert one["tags"] == [{"key": "v", "value": one["name"] + one["version"]}]
+
+
+async def test_prompts_are_refused_in_clear_words_and_leave_nothing_behind(client):
+    prompt = [{"key": "mlflow.prompt.is_prompt", "value": "true"}]
+    for path, said in (
+        ("registered-models/create", {"name": "prompt"}),
+        ("model-versions/create", {"name": "net", "source": "dummy-source"}),
+    ):
+        answer = await call(client, path, 501, tags=prompt, **said)
+        assert answer["error_code"] == "NOT_IMPLEMENTED"
+        assert "prompt" in answer["message"]
+    await ask(client, "registered-models/get", 404, name="prompt")
+    await call(client, "registered-models/create", name="model", tags=[prompt[0] | {"value": "false"}])
