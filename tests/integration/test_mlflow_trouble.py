@@ -165,3 +165,23 @@ async def test_a_models_metric_that_is_no_number_stays_none(database_url):
 
 async def new_model(client) -> str:
     return (await call(client, "logged-models", experiment_id="0", name="net"))["model"]["info"]["model_id"]
+
+
+async def test_signed_urls_are_refused_as_mlflow_refuses_them_so_that_clients_go_on_by_the_proxy(database_url):
+    async with running(database_url, compaction=False) as client:
+        own, model = {"run_id": await new_run(client)}, {"model_id": await new_model(client)}
+        elsewhere = (await call(client, "experiments/create", name="s3", artifact_location="s3://b"))["experiment_id"]
+        made = await call(client, "runs/create", experiment_id=elsewhere)
+        for way, said, status in (
+            ("upload", own, 400),
+            ("upload", model, 400),
+            ("upload", own | model, 400),
+            ("upload", {}, 400),
+            ("download", own, 400),
+            ("download", {"run_id": NOWHERE}, 404),
+            ("upload", {"run_id": made["run"]["info"]["run_id"]}, 501),
+            ("download", own | {"path": "../x"}, 400),
+        ):
+            body = {"path": "a/b.txt"} | said
+            async with client.post(f"{API}/artifacts/presigned-{way}-url", json=body) as response:
+                assert response.status == status, await response.text()
