@@ -96,7 +96,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
         runs=runs,
         models=models,
         registry=registry,
-        origins=Origins(registry, models, experiments),
+        origins=Origins(registry, runs, models, experiments),
         history=History(readers),
         logs=Logs(runs, Served(appends=appends, commits=queue, admission=admission, delay_s=compaction.delay_s)),
         retention=retention,

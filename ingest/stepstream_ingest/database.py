@@ -50,6 +50,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _AWAY as error:
+        if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+            # The driver's own DataError, whose name another one hides: it could not write an argument down.
+            raise NotStorable(str(error)) from error
         raise DatabaseAway(f"PostgreSQL is away: {type(error).__name__}: {error}") from error
     except asyncpg.PostgresError as error:
         if error.sqlstate == RUN_CLOSED:

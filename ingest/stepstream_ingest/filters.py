@@ -15,6 +15,9 @@ from stepstream_ingest.errors import ApiError
 
 MAX_FILTER_CHARS: Final = 100_000
 MAX_COMPARISONS: Final = 200
+INT64: Final = range(-(2**63), 2**63)
+INT64_CHARS: Final = 40
+"""Python refuses to read whole numbers of thousands of digits."""
 
 Operator: TypeAlias = Literal[
     "=", "!=", "<", "<=", ">", ">=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"
@@ -36,7 +39,7 @@ IDENTIFIER.1: FIRST ("." REST)?
 FIRST: /(?!(?:and|or|not|in|is|null|i?like)\b(?!\s*\.))(?:`[^`]+`|"[^"]+"|[^\W\d]\w*)/i SPACED?
 // MLflow takes `Run name` for run_name.
 SPACED: / name(?=\s*(?:=|!|<|>|i?like\b))/i
-REST: /(?:`[^`]*`|"[^"]*"|'[^']*'|[\w.]+)/
+REST: /(?:`[^`]*`|"[^"]*"|'[^']*'|[<bare>]+)/
 OPERATOR.2: /!=|<=|>=|=(?!=)|<(?!>)|>|i?like\b/i
 STRING: /'[^']*'|"[^"]*"/
 NUMBER: /-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?![\w.])/i
@@ -50,6 +53,11 @@ _NULL.3: /null\b/i
 %ignore WS
 """
 
+BARE: Final = r"\w."
+"""Of a key that stands without quotes."""
+BARE_OF_MODELS: Final = r"\w.\-\/"
+"""The same in searches of logged models, as MLflow has it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -61,6 +69,8 @@ class Comparison:
     operator: Operator
     value: str | int | float | tuple[str, ...] | None
     is_number: bool = False
+    written: str = ""
+    """A number as it stands in the filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +82,14 @@ class Order:
     ascending: bool
 
 
-def parse(text: str) -> tuple[Comparison, ...]:
+def parse(text: str, bare: str = BARE) -> tuple[Comparison, ...]:
     """The clauses of a filter; none for ''. Raises ApiError that quotes what it could not read."""
     if not text:
         return ()
     if len(text) > MAX_FILTER_CHARS:
         raise bad(f"Invalid filter: it is longer than {MAX_FILTER_CHARS} characters")
     try:
-        found: tuple[Comparison, ...] = _Reader().transform(_parser().parse(text))
+        found: tuple[Comparison, ...] = _Reader().transform(_parser(bare).parse(text))
     except UnexpectedInput as error:
         at = error.pos_in_stream or 0
         near = text[max(0, at - 20) : at + 40]
@@ -129,8 +139,8 @@ def text_test(column: str, one: Comparison, parameter: Callable[[Any], str]) -> 
 
 
 @cache
-def _parser() -> Lark:
-    return Lark(GRAMMAR, parser="lalr", lexer="contextual")
+def _parser(bare: str) -> Lark:
+    return Lark(GRAMMAR.replace("<bare>", bare), parser="lalr", lexer="contextual")
 
 
 class _Reader(Transformer[Token, Any]):
@@ -142,8 +152,8 @@ class _Reader(Transformer[Token, Any]):
 
     def plain(self, parts: list[Any]) -> Comparison:
         """identifier operator value"""
-        name, operator, value = parts
-        return Comparison(*_split(name), operator.upper(), value, is_number=not isinstance(value, str))
+        name, operator, (value, written) = parts
+        return Comparison(*_split(name), operator.upper(), value, is_number=bool(written), written=written)
 
     def within(self, parts: list[Any]) -> Comparison:
         """identifier IN list"""
@@ -161,12 +171,13 @@ class _Reader(Transformer[Token, Any]):
         """identifier IS NOT NULL"""
         return Comparison(*_split(parts[0]), "IS NOT NULL", None)
 
-    def value(self, parts: list[Token]) -> str | int | float:
-        """A text without its quotes, or a number."""
+    def value(self, parts: list[Token]) -> tuple[str | int | float, str]:
+        """A text without its quotes, or a number and how it is written."""
         token = parts[0]
         if token.type == "STRING":
-            return str(token[1:-1])
-        return int(token) if token.lstrip("-").isdigit() else float(token)
+            return str(token[1:-1]), ""
+        is_whole = token.lstrip("-").isdecimal() and len(token) <= INT64_CHARS
+        return int(token) if is_whole and int(token) in INT64 else float(token), str(token)
 
     def list(self, parts: list[Token]) -> tuple[str, ...]:
         """Texts without their quotes."""

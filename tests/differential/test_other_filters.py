@@ -73,6 +73,24 @@ LOGGED_FILTERS: Final = (
     *(f"params.depth {test}" for test in TAG_TESTS[:6]),
     *(f"tags.team {test}" for test in TAG_TESTS[:6]),
     *(f"metrics.acc {test}" for test in ("> 0.5", "<= 0.5", "= 0.9", "!= 0.9", "= '0.9'", "LIKE '0'", "IN (1)")),
+    *(f"metrics.{key} > 0.5" for key in ("val/loss", "val-loss", "`val/loss`", "`val-loss`")),
+    *(f"{key} = 'x'" for key in ("params.a/b", "params.a-b", "params.`a/b`", "tags.`k-1`")),
+    "metrics.val-loss > -0.5 AND params.a-b='x'",
+    "metrics.val/loss>0.5",
+    *(f"params.lr {test}" for test in ("= 0.1", "= 0.10", "!= 0.1", "LIKE 0.1", "> 0.05", "IN (0.1)", "IN ('0.1')")),
+    *(
+        f"experiment_id {test}"
+        for test in ("= '<experiment 90>'", "!= '<experiment 90>'", "IN ('x')", "LIKE '%'", "> 0")
+    ),
+    *(f"lifecycle_stage {test}" for test in ("= 'active'", "!= 'active'")),
+    *(f"status {test}" for test in ("= 2", "!= 2", "= '1'", "> 1")),
+    "artifact_location LIKE '%/artifacts'",
+    "status_message != 'x'",
+    "source_run_id = ''",
+    "model_type = ''",
+    "creation_timestamp_ms > 0",
+    "last_updated_timestamp_ms > 0",
+    "last_updated_time > 0",
     "creation_timestamp > 0",
     "attributes.creation_timestamp < 0",
     "creation_time > 0",
@@ -88,7 +106,7 @@ LOGGED_FILTERS: Final = (
 ALLOWED: Final = {
     r"attributes\.name ": "stock knows the plural for runs only; one language everywhere",
     r"name (=|!=|LIKE|ILIKE) 5": "stock compares a text with a number, which never fits; ours says so",
-    r"status = ": "stock compares the word with its own number, which never fits",
+    r"status = '[A-Z]": "stock compares the word with its own number, which never fits",
     r"attributes\.creation_timestamp < 0": "stock takes the prefix for texts only",
 }
 """What a filter begins with on which the two differ, and why."""
@@ -112,11 +130,15 @@ def filled(pair: Pair) -> Pair:
             pair.must("POST", "model-versions/create", name=name, source=source, tags=tags, **said)
         model = Name("model", number)
         params = [{"key": "depth", "value": "a" if number == 90 else "A"}] if number < 92 else []
+        if number == 90:
+            params += [{"key": key, "value": "x"} for key in ("a/b", "a-b")] + [{"key": "lr", "value": "0.1"}]
+            tags = [*tags, {"key": "k-1", "value": "x"}]
         said = {"model_type": "forest" if number < 92 else "net", "source_run_id": run, "params": params, "tags": tags}
         pair.must("POST", "logged-models", model, experiment_id=Name("experiment", 90), name=name, **said)
         if number < 92:
             metric = {"key": "acc", "value": 0.9 - (number - 90) / 2, "timestamp": 1, "step": 1, "model_id": model}
-            pair.must("POST", "runs/log-metric", run_id=run, **metric)
+            for key in ("acc", "val/loss", "val-loss"):
+                pair.must("POST", "runs/log-metric", run_id=run, **metric | {"key": key})
             pair.must("PATCH", f"logged-models/{model}", model_id=model, status="LOGGED_MODEL_READY")
     return pair
 
@@ -176,6 +198,10 @@ def test_logged_models(filled: Pair) -> None:
     path = "logged-models/search"
     report([check(filled, "POST", path, "models", ordered=False, filter=text, **said) for text in LOGGED_FILTERS])
     orders = [
+        [{"field_name": "experiment_id"}, {"field_name": "name"}],
+        [{"field_name": "status", "ascending": False}, {"field_name": "name"}],
+        [{"field_name": "source_run_id"}, {"field_name": "name"}],
+        [{"field_name": "last_updated_timestamp_ms"}],
         [{"field_name": "name", "ascending": True}],
         [{"field_name": "name", "ascending": False}],
         [{"field_name": "metrics.acc", "ascending": True}],

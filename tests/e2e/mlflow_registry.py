@@ -114,6 +114,8 @@ assert again.version in ("3", 3), again.version
 assert again.status == "READY"
 refused("INVALID_PARAMETER_VALUE", client.create_model_version, "prices", "/etc/passwd")
 refused("INVALID_PARAMETER_VALUE", client.create_model_version, "prices", f"runs:/{'0' * 32}/m", run.info.run_id)
+if hasattr(client, "register_prompt"):
+    refused("NOT_IMPLEMENTED", client.register_prompt, "greeting", "Hello {{name}}")
 client.delete_registered_model("renamed")
 assert names() == ["copies", "prices"]
 print("all is well with", mlflow.__version__)

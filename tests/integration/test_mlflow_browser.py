@@ -55,7 +55,7 @@ async def test_what_cannot_be_fetched_is_said(stored):
         ("/get-artifact", {"run_id": run_id, "path": "../x"}, 400, "INVALID_PARAMETER_VALUE"),
         ("/get-artifact", {"run_id": run_id}, 400, "'path'"),
         ("/get-artifact", {"path": "x"}, 400, "'run_id'"),
-        ("/model-versions/get-artifact", version | {"version": "x"}, 400, "whole number"),
+        ("/model-versions/get-artifact", version | {"version": "x"}, 400, "an integer"),
         ("/model-versions/get-artifact", version | {"version": "9"}, 404, "RESOURCE_DOES_NOT_EXIST"),
         ("/model-versions/get-artifact", version | {"version": "2"}, 400, "s3://elsewhere/model"),
     ):

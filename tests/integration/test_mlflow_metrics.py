@@ -1,6 +1,7 @@
 """Metrics by MLflow's protocol: the same store, and equal points once."""
 
 import asyncio
+import itertools
 import math
 import random
 
@@ -9,6 +10,7 @@ import pytest
 from stepstream_ingest.compact.compactor import Compactor
 from stepstream_ingest.compact.tidier import Tidier
 from stepstream_ingest.database import Database
+from stepstream_ingest.mlflow import paging
 from stepstream_schema import limits, paths
 from tests.integration.app import RUN, fetch, frame, get, metrics, post, running
 
@@ -218,6 +220,85 @@ async def test_history_comes_in_pages_and_samples_keep_spikes(database_url):
         await ask(client, "metrics/get-history", 400, run_id=run_id, metric_key="a", page_token="nonsense")
 
 
+async def pages(client, run_id, size):
+    token = None
+    while token != "":
+        said = {"max_results": size} | ({"page_token": token} if token else {})
+        page = await ask(client, "metrics/get-history", run_id=run_id, metric_key="a", **said)
+        yield [(one["timestamp"], one["step"], one["value"]) for one in page.get("metrics", [])]
+        token = page.get("next_page_token", "")
+
+
+@pytest.mark.parametrize("steps", [1, 5, 400])
+@pytest.mark.parametrize("kept_s", [0.0, 10.0])
+async def test_a_series_of_any_length_is_read_in_pages(database_url, monkeypatch, steps, kept_s):
+    monkeypatch.setattr(paging, "MAX_ANSWER_POINTS", 300)
+    monkeypatch.setattr(paging, "READ_AHEAD_POINTS", 90)
+    monkeypatch.setattr(paging, "KEPT_S", kept_s)
+    rng = random.Random(steps)
+    said = {(time, rng.randrange(steps), float(rng.randrange(3))) for time in range(1, 1001)}
+    async with running(database_url, compaction=False) as client:
+        run_id = await new_run(client)
+        for third in range(3):
+            batch = [point("a", value, time, step) for time, step, value in sorted(said) if time % 3 == third]
+            await call(client, "runs/log-batch", run_id=run_id, metrics=batch)
+            if third < 2:
+                await compact(database_url)
+        found = [page async for page in pages(client, run_id, 70)]
+        assert {len(page) for page in found[:-1]} == {70}
+        whole = list(itertools.chain(*found))
+        assert whole == sorted(said, key=lambda one: (one[1], one[0], one[2]))
+        answer = await ask(client, "metrics/get-history", 413, run_id=run_id, metric_key="a")
+        assert "max_results" in answer["message"]
+        bulk = await ask(client, "metrics/get-history-bulk", run_id=run_id, metric_key="a", max_results=100)
+        assert [one["timestamp"] for one in bulk["metrics"]] == [one[0] for one in whole[:100]]
+        # What comes in between, to steps that were passed, moves nothing.
+        reader = pages(client, run_id, 70)
+        first = await anext(reader)
+        await call(client, "runs/log-metric", run_id=run_id, **point("a", 5, 5000, -1))
+        rest = [page async for page in reader]
+        assert list(itertools.chain(first, *rest)) == whole
+
+
+@pytest.mark.parametrize("steps", ["rising", "the same", "one far away"])
+async def test_a_sample_keeps_ends_and_spikes_however_the_steps_are_spread(database_url, steps):
+    async with running(database_url, compaction=False) as client:
+        run_id = await new_run(client)
+        for first in range(0, 3000, 1000):
+            batch = [
+                point("a", 100.0 if time == 1234 else float(time % 7), time, time if steps == "rising" else 0)
+                for time in range(first, first + 1000)
+            ]
+            await call(client, "runs/log-batch", run_id=run_id, metrics=batch)
+            if first == 1000:
+                await compact(database_url)
+        if steps == "one far away":
+            await call(client, "runs/log-metric", run_id=run_id, **point("a", 1, 3000, 2**62))
+        for most in (1, 2, 3, 4, 50, 320, 2500):
+            answer = await ask(
+                client, "metrics/get-history-bulk-interval", run_ids=run_id, metric_key="a", max_results=most
+            )
+            times = [one["timestamp"] for one in answer["metrics"]]
+            assert len(times) <= most
+            assert times == sorted(times)
+            assert times[-1] == (3000 if steps == "one far away" else 2999)
+            if most > 1:
+                assert times[0] == 0
+            if most >= 50:
+                assert len(times) > most / 4
+                assert 1234 in times
+        answer = await ask(
+            client,
+            "metrics/get-history-bulk-interval",
+            run_ids=run_id,
+            metric_key="a",
+            max_results=9,
+            start_step=0,
+            end_step=0,
+        )
+        assert {one["step"] for one in answer["metrics"]} == {0}
+
+
 async def test_a_latest_nan_gives_way_to_a_number_of_the_same_place(database_url):
     async with running(database_url, compaction=False) as client:
         run_id = await new_run(client)
@@ -226,3 +307,22 @@ async def test_a_latest_nan_gives_way_to_a_number_of_the_same_place(database_url
         )
         run = await ask(client, "runs/get", run_id=run_id)
         assert run["run"]["data"]["metrics"][0]["value"] == math.pi
+
+
+async def test_a_refused_batch_leaves_nothing_on_its_logged_models(database_url):
+    async with running(database_url, compaction=False) as client:
+        run_id, gone = await new_run(client), f"m-{'0' * 32}"
+        model = (await call(client, "logged-models", experiment_id="0", name="net"))["model"]["info"]["model_id"]
+        await call(client, "runs/log-parameter", run_id=run_id, key="p", value="1")
+        measured = {"metrics": [point("a", 1, 1) | {"model_id": model}], "params": [{"key": "q", "value": "1"}]}
+        changed = measured | {"params": [{"key": "p", "value": "2"}]}
+        await call(client, "runs/log-batch", 400, run_id=run_id, **changed)
+        both = [point("a", 1, 1) | {"model_id": one} for one in (model, gone)]
+        await call(client, "runs/log-batch", 404, run_id=run_id, **measured | {"metrics": both})
+        await call(client, "runs/log-batch", 404, run_id="0" * 32, **measured)
+        assert "metrics" not in (await ask(client, f"logged-models/{model}"))["model"]["data"]
+        data = (await ask(client, "runs/get", run_id=run_id))["run"]["data"]
+        assert data["params"] == [{"key": "p", "value": "1"}]
+        assert "metrics" not in data
+        await call(client, "runs/log-batch", run_id=run_id, **measured)
+        assert len((await ask(client, f"logged-models/{model}"))["model"]["data"]["metrics"]) == 1

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from stepstream_ingest import filters
 from stepstream_ingest.api import questions, values
 from stepstream_ingest.api.experiments import TagKey, Tags
 from stepstream_ingest.api.questions import Question
@@ -98,7 +99,8 @@ class LoggedModelCalls:
 
     async def search(self, body: LoggedModelSearch) -> LoggedModelPage:
         """A page of the logged models that fit a filter."""
-        page = questions.page(body, body.max_results, body.experiment_ids, body.datasets)
+        more = body.experiment_ids, body.datasets
+        page = questions.page(body, body.max_results, *more, bare=filters.BARE_OF_MODELS)
         shown, token = page.cut(
             await self._models.search(
                 body.experiment_ids,

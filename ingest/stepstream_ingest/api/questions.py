@@ -40,11 +40,11 @@ class Page:
         return found[: self.limit], pages.token(self.offset + self.limit, self.question) if more else None
 
 
-def page(said: Question, limit: int, *more: Any) -> Page:
+def page(said: Question, limit: int, *more: Any, bare: str = filters.BARE) -> Page:
     """Read a question; `more` is whatever else makes it another one. Raises ApiError."""
     question = (said.filter, said.order_by, *more)
     return Page(
-        clauses=filters.parse(said.filter),
+        clauses=filters.parse(said.filter, bare),
         orders=[filters.parse_order(one) for one in said.order_by],
         offset=pages.offset(said.page_token, question),
         limit=limit,

@@ -1,6 +1,7 @@
 """The model registry as JSON: /v1/registry."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -14,6 +15,8 @@ from stepstream_ingest.origin import Origins
 from stepstream_ingest.registry.store import Registry
 from stepstream_schema import paths
 
+OF_RUN: Final = re.compile(r"runs:/+([0-9a-f]{32})(?![^/])")
+OF_MODEL: Final = re.compile(r"models:/+(m-[0-9a-f]{32})/*")
 MAX_VERSION = 2**31
 VersionNumber = Annotated[int, Meta(ge=1, lt=MAX_VERSION)]
 
@@ -53,7 +56,10 @@ class AliasOf(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class NewModelVersion(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A source: runs:/<run id>/<path>, models:/<model id>, models:/<name>/<version>, or any store's URI."""
+    """A source: runs:/<run id>/<path>, models:/<model id>, models:/<name>/<version>, or any store's URI.
+
+    A source in a run or logged model lies in that of `run_id` or `model_id`; runs:/ and models:/ say them themselves.
+    """
 
     source: Text
     run_id: RunId | None = None
@@ -169,11 +175,12 @@ class RegistryCalls:
 
     async def create_version(self, name: str, body: NewModelVersion) -> ModelVersion:
         """The next version of a model."""
+        run_id, model_id = named(body)
         version = await self._origins.create_version(
             name,
             source=body.source,
-            run_id=run_uuid(body.run_id) if body.run_id is not None else None,
-            model_id=body.model_id,
+            run_id=run_uuid(run_id) if run_id is not None else None,
+            model_id=model_id,
             run_link=body.run_link,
             description=body.description,
             tags=body.tags,
@@ -217,6 +224,12 @@ class RegistryCalls:
         """A tag goes, if it is there."""
         await self._registry.delete_version_tag(name, checked_version(version), query.key)
         return await self.version(name, version)
+
+
+def named(body: NewModelVersion) -> tuple[str | None, str]:
+    """Run and logged model: where nothing is said of them, what the source itself names."""
+    run, model = OF_RUN.match(body.source), OF_MODEL.fullmatch(body.source)
+    return body.run_id or (run[1] if run else None), body.model_id or (model[1] if model else "")
 
 
 def checked_version(number: int) -> int:

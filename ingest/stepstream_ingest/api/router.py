@@ -13,6 +13,8 @@ from stepstream_ingest.openapi import JSON, Operation, summary_of
 
 Call = Callable[..., Awaitable[Any]]
 MAX_ID: Final = 2**63
+MAX_ID_CHARS: Final = 40
+"""Python refuses to read whole numbers of thousands of digits."""
 
 
 class Router:
@@ -63,7 +65,7 @@ def _from_path(text: str, name: str, kind: type) -> Any:
     if kind is UUID:
         return run_uuid(text)
     if kind is int:
-        if not text.isdecimal() or int(text) >= MAX_ID:
+        if not text.isdecimal() or len(text) > MAX_ID_CHARS or int(text) >= MAX_ID:
             raise invalid(f"{name} is a whole number, not {text[:40]!r}")
         return int(text)
     return text

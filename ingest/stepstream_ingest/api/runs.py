@@ -157,6 +157,8 @@ class RunCalls:
 
     async def create(self, body: NewRun) -> Run:
         """Make a run, in an experiment by its number, or by its name, which is made if there is none."""
+        for key in body.tags:
+            check_key(key, "tag")
         run_id = await self._runs.create(
             await number_of(self._experiments, body.experiment, body.experiment_id),
             name=body.name,

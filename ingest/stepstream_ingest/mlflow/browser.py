@@ -13,6 +13,7 @@ from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.mlflow.artifacts import entry_at, redirect
 from stepstream_ingest.mlflow.fields import missing, run_uuid
+from stepstream_ingest.registry import rules
 from stepstream_ingest.registry.store import Registry
 from stepstream_ingest.tracking.models import model_uuid
 
@@ -43,9 +44,7 @@ class BrowserRoutes:
     async def of_version(self, request: web.Request) -> web.Response:
         """A file of a model version: ?name=&version=&path=."""
         name, number = _asked(request, "name"), _asked(request, "version")
-        if not number.isdecimal():
-            raise _invalid(f"a version is a whole number, not {number!r:.40}")
-        location = (await self._registry.version(name, int(number))).storage_location
+        location = (await self._registry.version(name, rules.version_number(number))).storage_location
         place = trees.located(location)
         if place is None:
             raise _invalid(f"version {number} of {name!r} lies in a store of its own: {location}")

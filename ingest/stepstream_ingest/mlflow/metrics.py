@@ -1,41 +1,36 @@
 """MLflow's endpoints that log and read metrics."""
 
-import itertools
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-import numpy as np
-
 from stepstream_ingest import pages
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.logs import Logs
-from stepstream_ingest.mlflow import batches
+from stepstream_ingest.mlflow import batches, sampling
 from stepstream_ingest.mlflow.fields import Fields, missing, run_uuid
+from stepstream_ingest.mlflow.paging import Paging, Place
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.read.history import History, Wanted, Window
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.models import LoggedModels, ModelMetric
-from stepstream_ingest.tracking.runs import Runs
+from stepstream_ingest.write.served import Said
 from stepstream_schema.points import Points
 
 MAX_RUNS: Final = 100
 MAX_SAMPLES: Final = 2500
-DEFAULT_SAMPLES: Final = 320
-PAGED_S: Final = 10.0
+MAX_BULK: Final = 25_000
 
 
 class MetricCalls:
     """Translates to the slices `write`, `tracking` and `read`."""
 
-    def __init__(self, *, logs: Logs, runs: Runs, models: LoggedModels, history: History) -> None:
+    def __init__(self, *, logs: Logs, models: LoggedModels, history: History) -> None:
         self._logs = logs
-        self._runs = runs
         self._models = models
         self._history = history
-        self._paged = Paged()
+        self._paging = Paging(history)
 
     def add_to(self, router: Router) -> None:
         """Register the endpoints."""
@@ -48,20 +43,28 @@ class MetricCalls:
     async def log_metric(self, said: Fields) -> Mapping[str, Any]:
         """One point."""
         run_id, points = said.run_id(), batches.one_by_one([said])
-        await self._measure(run_id, batches.of_models([said], points))
-        await self._logs.log(run_id, points)
+        await self._log(run_id, points, batches.of_models([said], points))
         return {}
 
     async def log_batch(self, body: bytes) -> Mapping[str, Any]:
         """Metrics, params and tags: checked together, before anything is stored."""
         said = batches.read(body)
-        await self._measure(said.run_id, said.of_models)
-        await self._logs.log(said.run_id, said.points, said.params, said.tags)
+        await self._log(said.run_id, said.points, said.of_models, said.params, said.tags)
         return {}
 
-    async def _measure(self, run_id: UUID, of_models: Sequence[ModelMetric]) -> None:
+    async def _log(
+        self,
+        run_id: UUID,
+        points: Said,
+        of_models: Sequence[ModelMetric],
+        params: Sequence[tuple[str, str]] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        # What is refused leaves nothing behind: models are looked for first, and written to last.
         if of_models:
-            await self._runs.check_writable(run_id)
+            await self._models.check({one.model_id for one in of_models})
+        await self._logs.log(run_id, points, params, tags)
+        if of_models:
             await self._models.log_metrics(run_id, of_models)
 
     async def get_history(self, said: Fields) -> Mapping[str, Any]:
@@ -70,33 +73,32 @@ class MetricCalls:
         limit = said.integer("max_results", 0)
         if said.has("max_results") and limit < 1:
             raise rules.invalid(f"Invalid value {limit} for parameter 'max_results' supplied: it must be at least 1")
-        offset = pages.offset(said.text("page_token", ""), (run_id, key))
-        points = self._paged.get(run_id, key) if offset else None
-        if points is None:
-            points = by_time(await self._points(run_id, key, Window()))
-        end = offset + limit if limit else len(points)
-        answer: dict[str, Any] = {}
-        if offset < len(points):
-            answer["metrics"] = _spoken(key, points.take(slice(offset, end)))
-        if end < len(points):
-            self._paged.keep(run_id, key, points)
-            answer["next_page_token"] = pages.token(end, (run_id, key))
+        skip, step = pages.place(said.text("page_token", ""), (run_id, key))
+        points, following = await self._paging.page(_wanted(run_id, key), Place(step, skip), limit)
+        answer: dict[str, Any] = {"metrics": _spoken(key, points)} if len(points) else {}
+        if following is not None:
+            answer["next_page_token"] = pages.token(following.skip, (run_id, key), following.step)
         return answer
 
     async def bulk(self, said: Fields) -> Mapping[str, Any]:
-        """Points of one metric in several runs, as MLflow's page asks for them."""
+        """The first points of one metric in several runs, as MLflow's page asks for them."""
         run_ids, key = _run_ids(said), said.required_text("metric_key")
-        most = min(said.integer("max_results", 25_000), 25_000)
+        most = said.integer("max_results", MAX_BULK)
+        if most < 0:
+            raise rules.invalid(f"Invalid value {most} for parameter 'max_results' supplied: it counts points")
         found: list[dict[str, Any]] = []
-        for run_id in run_ids:
-            points = by_time(await self._points(run_id, key, Window()))
+        for run_id in sorted(run_ids):
+            wanted = min(most, MAX_BULK) - len(found)
+            if wanted < 1:
+                break
+            points, _ = await self._paging.page(_wanted(run_id, key), Place(), wanted)
             found += [one | {"run_id": run_id.hex} for one in _spoken(key, points)]
-        return {"metrics": found[:most]}
+        return {"metrics": found}
 
     async def sampled(self, said: Fields) -> Mapping[str, Any]:
         """Some points of one metric in several runs: the first, the last, and each bucket's extremes."""
         run_ids, key = _run_ids(said), said.required_text("metric_key")
-        most = said.integer("max_results", DEFAULT_SAMPLES)
+        most = said.integer("max_results", MAX_SAMPLES)
         if not 1 <= most <= MAX_SAMPLES:
             raise rules.invalid(f"max_results must be between 1 and {MAX_SAMPLES}, not {most}")
         if said.has("start_step") != said.has("end_step"):
@@ -111,58 +113,13 @@ class MetricCalls:
             window = Window(start=start, end=end)
         found: list[dict[str, Any]] = []
         for run_id in run_ids:
-            points = thinned(await self._points(run_id, key, window), most)
+            points = await sampling.sample(self._history, _wanted(run_id, key), window, most)
             found += [one | {"run_id": run_id.hex} for one in _spoken(key, points)]
         return {"metrics": found} if found else {}
 
-    async def _points(self, run_id: UUID, key: str, window: Window) -> Points:
-        return await self._history.points(Wanted(run_id=run_id, key=key, rank=None, attempt=None), window)
 
-
-class Paged:
-    """The series whose pages are being asked for: each page would else cost the reading of all.
-
-    One series, of at most as many points as one question may read, for a short while: whoever asks from the beginning
-    sees what is there now.
-    """
-
-    def __init__(self) -> None:
-        self._kept: tuple[UUID, str, Points, float] | None = None
-
-    def keep(self, run_id: UUID, key: str, points: Points) -> None:
-        """Its next page may be asked for soon."""
-        self._kept = (run_id, key, points, time.monotonic())
-
-    def get(self, run_id: UUID, key: str) -> Points | None:
-        """The series, if it is the one that was kept."""
-        if self._kept is None or time.monotonic() - self._kept[3] > PAGED_S:
-            self._kept = None
-        return self._kept[2] if self._kept is not None and self._kept[:2] == (run_id, key) else None
-
-
-def by_time(points: Points) -> Points:
-    """In MLflow's order: by time, then step, then value."""
-    return points.take(np.lexsort((points.values, points.steps, points.times_ms)))
-
-
-def thinned(points: Points, most: int) -> Points:
-    """At most so many points, in order: the first, the last, and of each bucket between the smallest and largest.
-
-    MLflow takes every n-th, which loses a spike of one step.
-    """
-    count = len(points)
-    if count <= most:
-        return points
-    if most < 4:
-        return points.take(np.unique(np.linspace(0, count - 1, most).astype(np.intp)))
-    edges = np.linspace(1, count - 1, (most - 2) // 2 + 1).astype(np.intp)
-    kept = {0, count - 1}
-    for start, end in itertools.pairwise(edges):
-        if start < end:
-            values = points.values[start:end]
-            kept.add(int(start + np.argmin(np.where(np.isnan(values), np.inf, values))))
-            kept.add(int(start + np.argmax(np.where(np.isnan(values), -np.inf, values))))
-    return points.take(np.array(sorted(kept)))
+def _wanted(run_id: UUID, key: str) -> Wanted:
+    return Wanted(run_id=run_id, key=key)
 
 
 def _spoken(key: str, points: Points) -> list[dict[str, Any]]:

@@ -76,9 +76,13 @@ class ModelCalls:
         orders = [_order(one) for one in said.items("order_by")]
         question = (numbers, text, orders, datasets)
         offset = pages.offset(said.text("page_token", ""), question)
-        clauses = filters.parse(text)
+        clauses = filters.parse(text, filters.BARE_OF_MODELS)
         found = await self._models.search(numbers, clauses, orders, datasets, limit=limit + 1, offset=offset)
-        answer: dict[str, Any] = {"models": [await self._said(model) for model in found[:limit]]} if found else {}
+        places = {
+            one.experiment_id: one.artifact_location for one in await self._experiments.many(sorted(set(numbers)))
+        }
+        shown = [spoken(model, places[model.experiment_id]) for model in found[:limit]]
+        answer: dict[str, Any] = {"models": shown} if shown else {}
         return answer | ({"next_page_token": pages.token(offset + limit, question)} if len(found) > limit else {})
 
     async def finalize(self, said: Fields) -> Mapping[str, Any]:

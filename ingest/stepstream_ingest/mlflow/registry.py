@@ -9,6 +9,7 @@ from stepstream_ingest.mlflow.fields import Fields, run_uuid
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.origin import Origins
 from stepstream_ingest.registry import rules
+from stepstream_ingest.registry.search import PROMPT_TAG
 from stepstream_ingest.registry.store import Registry
 from stepstream_ingest.registry.values import Model, Version
 
@@ -51,8 +52,9 @@ class RegistryCalls:
 
     async def create(self, said: Fields) -> Mapping[str, Any]:
         """A new model."""
-        name = said.required_text("name")
-        await self._registry.create(name, said.text("description", ""), dict(said.pairs("tags")))
+        name, tags = said.required_text("name"), dict(said.pairs("tags"))
+        _check_no_prompt(tags)
+        await self._registry.create(name, said.text("description", ""), tags)
         return {"registered_model": _model(await self._registry.get(name))}
 
     async def get(self, said: Fields) -> Mapping[str, Any]:
@@ -124,7 +126,8 @@ class RegistryCalls:
 
     async def create_version(self, said: Fields) -> Mapping[str, Any]:
         """The next version."""
-        run_text = said.text("run_id", "")
+        run_text, tags = said.text("run_id", ""), dict(said.pairs("tags"))
+        _check_no_prompt(tags)
         version = await self._origins.create_version(
             said.required_text("name"),
             source=said.required_text("source"),
@@ -132,7 +135,7 @@ class RegistryCalls:
             model_id=said.text("model_id", ""),
             run_link=said.text("run_link", ""),
             description=said.text("description", ""),
-            tags=dict(said.pairs("tags")),
+            tags=tags,
         )
         return {"model_version": _version(version)}
 
@@ -227,11 +230,14 @@ def _version(version: Version) -> dict[str, Any]:
     return said | ({"aliases": list(version.aliases)} if version.aliases else {})
 
 
+def _check_no_prompt(tags: Mapping[str, str]) -> None:
+    # A prompt is a model with this tag, whose versions have no files: it would be one that nobody could use.
+    if tags.get(PROMPT_TAG, "").lower() == "true":
+        raise ApiError(501, "NOT_IMPLEMENTED", "StepStream does not keep prompts: it has no prompt registry")
+
+
 def _number(said: Fields) -> int:
-    text = said.number_as_text("version")
-    if not text.isdigit() or len(text) > 9:
-        raise rules.invalid(f"Model version must be an integer, got '{text[:40]}'")
-    return int(text)
+    return rules.version_number(said.number_as_text("version"))
 
 
 def _limit(said: Fields, default: int, most: int) -> int:

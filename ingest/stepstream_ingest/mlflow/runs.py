@@ -70,7 +70,7 @@ class RunCalls:
             name=said.text("run_name", ""),
             user=said.text("user_id", ""),
             start_time_ms=said.integer("start_time", time.time_ns() // 1_000_000),
-            tags=dict(said.pairs("tags")),
+            tags=_first_tags(said),
         )
         return {"run": await self._run(run_id)}
 
@@ -145,7 +145,7 @@ class RunCalls:
         lacks = sorted(MODEL_FIELDS - model.keys()) if isinstance(model, dict) else sorted(MODEL_FIELDS)
         if lacks:
             raise rules.invalid(f"Model json is missing mandatory fields: {lacks}")
-        await self._runs.log_model_history(said.run_id(), model)
+        await self._runs.log_model_history(said.run_id(), _noted(model))
         return {}
 
     async def search_datasets(self, said: Fields) -> Mapping[str, Any]:
@@ -200,6 +200,29 @@ def spoken(run: Run) -> dict[str, Any]:
         {"model_id": f"m-{model.hex}", "step": step} for direction, model, step in run.models if direction == "output"
     ]
     return answer | {"inputs": inputs} | ({"outputs": {"model_outputs": made}} if made else {})
+
+
+def _first_tags(said: Fields) -> dict[str, str]:
+    """The tags of a new run, which MLflow lets have any key, and each one value."""
+    pairs = [(one.text("key", ""), one.text("value", "")) for one in said.items("tags")]
+    if len(dict(pairs)) < len(pairs):
+        raise rules.invalid("tags: a key stands there twice")
+    return dict(pairs)
+
+
+def _noted(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the history of a run's models keeps of one: how it is loaded, without its flavors' configurations."""
+    flavors = {} if model["flavors"] is None else model["flavors"]
+    if not isinstance(flavors, dict):
+        raise rules.invalid("Malformed model info. flavors is not an object")
+    kept = {name: model[name] for name in ("run_id", "artifact_path", "utc_time_created") if model[name] is not None}
+    return kept | {
+        "model_uuid": model.get("model_uuid"),
+        "flavors": {
+            name: {key: value for key, value in one.items() if key != "config"} if isinstance(one, dict) else one
+            for name, one in flavors.items()
+        },
+    }
 
 
 def _status(said: Fields) -> str | None:

@@ -10,6 +10,7 @@ from stepstream_ingest.errors import ApiError
 from stepstream_ingest.mlflow.experiments import ExperimentCalls
 from stepstream_ingest.mlflow.metrics import MetricCalls
 from stepstream_ingest.mlflow.models import ModelCalls
+from stepstream_ingest.mlflow.presigned import PresignedCalls
 from stepstream_ingest.mlflow.registry import RegistryCalls
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.runs import RunCalls
@@ -35,9 +36,10 @@ def add_mlflow(app: web.Application, slices: Slices) -> None:
         retention=slices.retention,
         manifest=slices.manifest,
     ).add_to(router)
-    MetricCalls(logs=slices.logs, runs=slices.runs, models=slices.models, history=slices.history).add_to(router)
+    MetricCalls(logs=slices.logs, models=slices.models, history=slices.history).add_to(router)
     RegistryCalls(slices.registry, slices.origins).add_to(router)
     ModelCalls(slices.experiments, slices.models, slices.manifest).add_to(router)
+    PresignedCalls(runs=slices.runs, models=slices.models, experiments=slices.experiments).add_to(router)
     for prefix in PREFIXES:
         app.router.add_get(f"{prefix}/3.0/mlflow/server-info", _server_info)
         # Last: what no route above has taken.

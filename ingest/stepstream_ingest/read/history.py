@@ -1,8 +1,8 @@
 """Reads series from the database: one snapshot for each question, and no more opened than it needs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -84,20 +84,28 @@ class History:
 
     async def points(self, wanted: Wanted, window: Window) -> Points:
         """Every point of a metric, in canonical order. Raises ApiError 413 for too many."""
-        parts: list[Points] = []
-        count = 0
-        async for part in self.stream(wanted, window):
-            parts.append(part)
-            count += len(part)
-            if count > MAX_ANSWER_POINTS:
-                message = (
-                    f"{wanted.key!r} has more than {MAX_ANSWER_POINTS} points there: ask for fewer steps "
-                    "(start_step, end_step), for buckets=1000, or for an Arrow stream"
-                )
-                raise ApiError(413, "TOO_LARGE", message)
-        return ordered.joined(parts)
+        points, whole = await self.part(wanted, window, 0, MAX_ANSWER_POINTS)
+        if not whole:
+            message = (
+                f"{wanted.key!r} has more than {MAX_ANSWER_POINTS} points there: ask for fewer steps "
+                "(start_step, end_step), for buckets=1000, or for an Arrow stream"
+            )
+            raise ApiError(413, "TOO_LARGE", message)
+        return points
 
-    async def stream(self, wanted: Wanted, window: Window) -> AsyncIterator[Points]:
+    async def part(self, wanted: Wanted, window: Window, skip: int, most: int) -> tuple[Points, bool]:
+        """Points after the first `skip`, in canonical order: more than `most`, or all; and whether it is all."""
+        parts: list[Points] = []
+        passed = count = 0
+        async with aclosing(self.stream(wanted, window)) as stream:
+            async for points in stream:
+                parts.append(points.take(slice(max(0, skip - passed), None)))
+                passed, count = passed + len(points), count + len(parts[-1])
+                if count > most:
+                    return ordered.joined(parts), False
+        return ordered.joined(parts), True
+
+    async def stream(self, wanted: Wanted, window: Window) -> AsyncGenerator[Points]:
         """Every point of a metric, in pieces, in canonical order."""
         async with self._snapshot() as reader:
             (metric,) = await reader.metrics([wanted], window)

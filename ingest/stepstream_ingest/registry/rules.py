@@ -1,8 +1,7 @@
-"""What names, aliases, stages and sources may be, as MLflow has it. Pure."""
+"""What names, aliases and stages may be, as MLflow has it. Pure."""
 
 import re
 from typing import Final
-from urllib.parse import unquote
 
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.keys import check_key
@@ -12,6 +11,8 @@ ALIAS: Final = re.compile(r"[\w\-]+")
 RESERVED_ALIAS: Final = re.compile(r"latest|v\d+", re.IGNORECASE)
 MAX_ALIAS_CHARS: Final = 255
 MAX_NAME_CHARS: Final = 256
+MAX_VERSION_DIGITS: Final = 9
+"""All that an int4 can hold."""
 MAX_MODEL_TAG_CHARS: Final = 100_000
 MAX_VERSION_TAG_CHARS: Final = 100_000
 
@@ -51,31 +52,19 @@ def check_tag(key: str, value: str) -> None:
         raise invalid(f"Invalid value of tag '{key}': it has at most {MAX_MODEL_TAG_CHARS} characters and no NUL.")
 
 
+def version_number(text: str) -> int:
+    """The number of a version, in digits of any script. Raises ApiError."""
+    if not text.isdecimal() or len(text) > MAX_VERSION_DIGITS:
+        raise invalid(f"Model version must be an integer, got '{text[:40]}'")
+    return int(text)
+
+
 def stage(text: str) -> str:
     """A stage by its name, however it is written. Raises ApiError."""
     found = next((one for one in STAGES if one.lower() == text.lower()), None)
     if found is None:
         raise invalid(f"Invalid Model Version stage: {text[:60]}. Value must be one of {', '.join(STAGES)}.")
     return found
-
-
-def check_source(source: str) -> None:
-    """A source that names no place outside of where it begins. Raises ApiError."""
-    if not source.strip() or "\0" in source:
-        raise bad_source(source, "it is empty or holds a NUL")
-    decoded = unquote(unquote(source))
-    if ".." in re.split(r"[/\\]", decoded):
-        raise bad_source(source, "it may not contain '..'")
-    scheme = source.partition(":")[0].lower() if ":" in source else ""
-    if scheme in ("", "file") or len(scheme) == 1:
-        raise bad_source(
-            source, "it is a path of one machine; log the model to a run, and register runs:/<run id>/<path>"
-        )
-
-
-def bad_source(source: str, why: str) -> ApiError:
-    """A source that cannot be registered."""
-    return invalid(f"Invalid model version source: '{source[:300]}': {why}.")
 
 
 def invalid(message: str) -> ApiError:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from stepstream_ingest.database import Connection, Database
@@ -13,6 +13,10 @@ from stepstream_ingest.keys import check_key
 from stepstream_ingest.registry import rules, search
 from stepstream_ingest.registry.values import Model, Version
 from stepstream_schema import sql
+
+MODEL: Final = "registered_model_id"
+VERSION: Final = (MODEL, "version")
+"""What the rows of a model, and of a version, are known by."""
 
 
 class Registry:
@@ -44,12 +48,17 @@ class Registry:
     async def many(self, names: Sequence[str]) -> list[Model]:
         """Models by their names, in that order."""
         rows = {row["name"]: row for row in await self._database.fetch(self._sql["models"], list(names))}
-        ids = [row["registered_model_id"] for row in rows.values()]
-        tags = await self._database.fetch(self._sql["model_tags"], ids)
-        aliases = await self._database.fetch(self._sql["model_aliases"], ids)
+        ids = [row[MODEL] for row in rows.values()]
+        tags = _grouped(await self._database.fetch(self._sql["model_tags"], ids), MODEL)
+        aliases = _grouped(await self._database.fetch(self._sql["model_aliases"], ids), MODEL)
         newest = await self._database.fetch(self._sql["latest_versions"], ids)
-        latest = await self._versions([(row["name"], row["version"]) for row in newest])
-        return [_model(rows[name], tags, aliases, latest) for name in names if name in rows]
+        latest: dict[str, list[Version]] = {}
+        for version in await self._versions([(row["name"], row["version"]) for row in newest]):
+            latest.setdefault(version.name, []).append(version)
+        owners = [(rows[name], (rows[name][MODEL],)) for name in names if name in rows]
+        return [
+            _model(row, tags.get(own, ()), aliases.get(own, ()), latest.get(row["name"], ())) for row, own in owners
+        ]
 
     async def rename(self, name: str, new_name: str) -> None:
         """A new name; versions go with it."""
@@ -101,7 +110,6 @@ class Registry:
         tags: Mapping[str, str],
     ) -> Version:
         """The next version."""
-        rules.check_source(source)
         for key, value in tags.items():
             rules.check_tag(key, value)
         async with self._locked(name) as (connection, model):
@@ -211,33 +219,36 @@ class Registry:
     async def _versions(self, wanted: Sequence[tuple[str, int]]) -> list[Version]:
         names, numbers = [name for name, _ in wanted], [number for _, number in wanted]
         rows = await self._database.fetch(self._sql["versions"], names, numbers)
-        ids = [row["registered_model_id"] for row in rows]
-        tags = await self._database.fetch(self._sql["version_tags"], ids, [row["version"] for row in rows])
-        aliases = await self._database.fetch(self._sql["model_aliases"], ids)
-        return [_version(row, tags, aliases) for row in rows]
+        ids, numbers = [row[MODEL] for row in rows], [row["version"] for row in rows]
+        tags = _grouped(await self._database.fetch(self._sql["version_tags"], ids, numbers), *VERSION)
+        aliases = _grouped(await self._database.fetch(self._sql["model_aliases"], sorted(set(ids))), *VERSION)
+        owners = zip(rows, zip(ids, numbers, strict=True), strict=True)
+        return [_version(row, tags.get(own, ()), aliases.get(own, ())) for row, own in owners]
+
+
+def _grouped(rows: Sequence[Any], *names: str) -> dict[tuple[Any, ...], list[Any]]:
+    """Rows by what they belong to: a page has thousands, and each is looked at once."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
+    return found
 
 
 def _model(row: Any, tags: Sequence[Any], aliases: Sequence[Any], latest: Sequence[Version]) -> Model:
-    own = row["registered_model_id"]
     return Model(
         name=row["name"],
         description=row["description"],
         created_at_ms=row["created_at_ms"],
         updated_at_ms=row["updated_at_ms"],
-        tags={tag["key"]: tag["value"] for tag in tags if tag["registered_model_id"] == own},
-        aliases={one["alias"]: one["version"] for one in aliases if one["registered_model_id"] == own},
-        latest=[version for version in latest if version.name == row["name"]],
+        tags={tag["key"]: tag["value"] for tag in tags},
+        aliases={one["alias"]: one["version"] for one in aliases},
+        latest=latest,
     )
 
 
 def _version(row: Any, tags: Sequence[Any], aliases: Sequence[Any]) -> Version:
-    own = (row["registered_model_id"], row["version"])
     said = {name: value for name, value in dict(row).items() if name != "registered_model_id"}
-    return Version(
-        **said,
-        tags={tag["key"]: tag["value"] for tag in tags if (tag["registered_model_id"], tag["version"]) == own},
-        aliases=[one["alias"] for one in aliases if (one["registered_model_id"], one["version"]) == own],
-    )
+    return Version(**said, tags={tag["key"]: tag["value"] for tag in tags}, aliases=[one["alias"] for one in aliases])
 
 
 def _missing_model(name: str) -> ApiError:

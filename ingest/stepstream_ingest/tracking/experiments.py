@@ -120,7 +120,6 @@ class Experiments:
         rules.check_experiment_tag(key, value)
         await self.active(experiment_id)
         await self._database.fetch(self._sql["set_experiment_tag"], experiment_id, key, value)
-        await self._database.fetch(self._sql["touch_experiment"], experiment_id)
 
     async def delete_tag(self, experiment_id: int, key: str) -> None:
         """A tag goes."""

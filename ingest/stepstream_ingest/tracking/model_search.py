@@ -9,23 +9,30 @@ from typing import Any, Final
 
 from stepstream_ingest.filters import Comparison, Order, bad, text_test
 
+MODEL_ID: Final = "('m-' || replace(m.model_id::text, '-', ''))"
 TEXTS: Final = {
     "name": "m.name",
-    "model_id": "('m-' || replace(m.model_id::text, '-', ''))",
+    "model_id": MODEL_ID,
     "model_type": "m.model_type",
     "status": "m.status",
-    "source_run_id": "replace(m.source_run_id::text, '-', '')",
+    "status_message": "nullif(m.status_message, '')",
+    "source_run_id": "coalesce(replace(m.source_run_id::text, '-', ''), '')",
+    "lifecycle_stage": "m.lifecycle_stage",
+    "experiment_id": "m.experiment_id::text",
+    "artifact_location": "((SELECT coalesce(nullif(e.artifact_location, ''), 'mlflow-artifacts:/' || m.experiment_id) "
+    f"FROM experiments AS e WHERE e.experiment_id = m.experiment_id) || '/models/' || {MODEL_ID} || '/artifacts')",
 }
 NUMBERS: Final = {
-    "creation_timestamp": "m.created_at_ms",
-    "creation_time": "m.created_at_ms",
-    "last_updated_timestamp": "m.updated_at_ms",
+    **dict.fromkeys(("creation_timestamp", "creation_time", "creation_timestamp_ms"), "m.created_at_ms"),
+    **dict.fromkeys(("last_updated_timestamp", "last_updated_timestamp_ms"), "m.updated_at_ms"),
 }
+ORDERS: Final = TEXTS | NUMBERS | {"experiment_id": "m.experiment_id"}
 STATUSES: Final = {
-    "PENDING": "LOGGED_MODEL_PENDING",
-    "READY": "LOGGED_MODEL_READY",
-    "FAILED": "LOGGED_MODEL_UPLOAD_FAILED",
+    **dict.fromkeys(("PENDING", "1"), "LOGGED_MODEL_PENDING"),
+    **dict.fromkeys(("READY", "2"), "LOGGED_MODEL_READY"),
+    **dict.fromkeys(("FAILED", "3"), "LOGGED_MODEL_UPLOAD_FAILED"),
 }
+"""By name and by MLflow's own number; the whole name is one too."""
 TABLES: Final = {"params": "logged_model_params", "tags": "logged_model_tags"}
 METRICS: Final = "logged_model_metrics AS x WHERE x.model_id = m.model_id"
 LATEST: Final = "x.time_ms DESC, x.step DESC, x.run_id"
@@ -90,9 +97,7 @@ def compile_search(
 
 def _condition(one: Comparison, on: str, parameter: Any) -> str:
     if one.entity in TABLES:
-        if one.operator not in TEXT_OPERATORS or one.is_number:
-            raise bad(f"{one.entity} are texts: compare them by {', '.join(TEXT_OPERATORS)} with a quoted value")
-        test = text_test("x.value", one, parameter)
+        test = text_test("x.value", _as_text(one), parameter)
         table = TABLES[one.entity]
         key = f"x.key = {parameter(one.key)}"
         return f"EXISTS (SELECT FROM {table} AS x WHERE x.model_id = m.model_id AND {key} AND {test})"
@@ -100,7 +105,7 @@ def _condition(one: Comparison, on: str, parameter: Any) -> str:
         return _attribute(one, parameter)
     if one.entity == "metrics":
         return _metric(one, on, parameter)
-    raise bad(f"Invalid entity type {one.entity!r}; say attributes, metrics, params or tags")
+    raise bad(f"Invalid entity type {one.entity!r:.100}; say attributes, metrics, params or tags")
 
 
 def _metric(one: Comparison, on: str, parameter: Any) -> str:
@@ -125,27 +130,36 @@ def _attribute(one: Comparison, parameter: Any) -> str:
         operator = "<>" if one.operator == "!=" else one.operator
         return f"{NUMBERS[one.key]} {operator} {parameter(one.value)}::float8"
     if one.key not in TEXTS:
-        raise bad(f"Invalid attribute key {one.key!r}; known are {', '.join([*TEXTS, *NUMBERS])}")
-    if one.operator not in TEXT_OPERATORS or one.is_number:
-        raise bad(f"{one.key} is a text: compare it by {', '.join(TEXT_OPERATORS)} with a quoted value")
+        raise bad(f"Invalid attribute key {one.key!r:.100}; known are {', '.join([*TEXTS, *NUMBERS])}")
+    one = _as_text(one)
     if one.key == "status":
         one = _status(one)
     return text_test(TEXTS[one.key], one, parameter)
 
 
+def _as_text(one: Comparison) -> Comparison:
+    """A number that a text is compared with is meant as it is written."""
+    if one.operator not in TEXT_OPERATORS:
+        raise bad(f"{one.key:.100} is a text: compare it by {', '.join(TEXT_OPERATORS)}")
+    return Comparison(one.entity, one.key, one.operator, one.written) if one.is_number else one
+
+
 def _status(one: Comparison) -> Comparison:
-    said = STATUSES.get(one.value, one.value) if isinstance(one.value, str) else None
-    if said not in STATUSES.values() or one.operator not in ("=", "!="):
-        raise bad(f"a status is compared by = or != with one of {', '.join(STATUSES)}")
-    return Comparison(one.entity, one.key, one.operator, said)
+    if one.operator in ("LIKE", "ILIKE"):
+        return one
+    said = one.value if isinstance(one.value, tuple) else (str(one.value),)
+    names = tuple(STATUSES.get(word, word) for word in said)
+    if not set(names) <= set(STATUSES.values()):
+        raise bad(f"a status is one of {', '.join(STATUSES)}, which {names} is not")
+    return Comparison(one.entity, one.key, one.operator, names if isinstance(one.value, tuple) else names[0])
 
 
 def _order(said: ModelOrder, parameter: Any) -> str:
-    one, known = said.order, TEXTS | NUMBERS
+    one = said.order
     if one.entity == "metrics":
         where = f" AND {_on(said.dataset, parameter)}" if said.dataset is not None else ""
         latest = f"SELECT x.value FROM {METRICS} AND x.key = {parameter(one.key)}{where} ORDER BY {LATEST} LIMIT 1"
         return f"({latest}) {'ASC' if one.ascending else 'DESC'} NULLS LAST"
-    if one.entity not in ("", "attributes") or one.key not in known:
-        raise bad(f"logged models are ordered by {', '.join(known)}, not by {one.key!r}")
-    return f"{known[one.key]} {'ASC' if one.ascending else 'DESC'} NULLS LAST"
+    if one.entity not in ("", "attributes") or one.key not in ORDERS:
+        raise bad(f"logged models are ordered by {', '.join(ORDERS)}, not by {one.key!r:.100}")
+    return f"{ORDERS[one.key]} {'ASC' if one.ascending else 'DESC'} NULLS LAST"

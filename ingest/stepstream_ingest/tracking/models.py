@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -128,7 +128,7 @@ class LoggedModels:
             raise _missing(model_id)
 
     async def delete(self, model_id: UUID) -> None:
-        """Deleted; its files stay until the garbage is collected."""
+        """Deleted, be it once more; its files stay until the garbage is collected."""
         if not await self._database.fetch(self._sql["delete_model"], model_id, _now_ms()):
             raise _missing(model_id)
 
@@ -143,13 +143,16 @@ class LoggedModels:
         if not await self._database.fetch(self._sql["delete_model_tag"], model_id, key):
             raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"No tag with key {key!r} found for model m-{model_id.hex}.")
 
-    async def log_metrics(self, run_id: UUID, metrics: Sequence[ModelMetric]) -> None:
-        """What a run has measured of models. Raises ApiError, with nothing stored, when a model is not there."""
-        ids = sorted({one.model_id for one in metrics})
+    async def check(self, model_ids: Collection[UUID]) -> None:
+        """Raises ApiError when one of them is not there, or deleted."""
+        ids = sorted(model_ids)
         known = {row["model_id"] for row in await self._database.fetch(self._sql["known_models"], ids)}
         for model_id in ids:
             if model_id not in known:
                 raise _missing(model_id)
+
+    async def log_metrics(self, run_id: UUID, metrics: Sequence[ModelMetric]) -> None:
+        """What a run has measured of models that are there."""
         columns = zip(
             *[
                 (one.model_id, one.key, one.step, one.time_ms, one.value, one.dataset_name, one.dataset_digest)

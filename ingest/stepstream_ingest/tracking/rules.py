@@ -1,6 +1,6 @@
 """What keys, names and values may look like, as MLflow has it. Pure; each problem is the end of an error's message."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from stepstream_ingest.errors import ApiError
@@ -27,6 +27,12 @@ def check_experiment_tag(key: str, value: str) -> None:
     if len(value) > MAX_EXPERIMENT_TAG_CHARS:
         raise invalid(f"'value' exceeds the maximum length of {MAX_EXPERIMENT_TAG_CHARS} characters")
     _without_nul(value, f"tag {key}")
+
+
+def check_first_tags(tags: Iterable[str]) -> None:
+    """Keys of the tags that a run is made with: MLflow lets them be anything. Raises ApiError."""
+    if any(len(key) > limits.MAX_KEY_CHARS or "\0" in key for key in tags):
+        raise invalid(f"the key of a tag has at most {limits.MAX_KEY_CHARS} characters, and no NUL")
 
 
 def check_model_name(name: str) -> str:
@@ -71,6 +77,8 @@ def check_artifact_location(location: str) -> str:
     scheme = location.partition(":")[0].lower() if ":" in location else ""
     if scheme == "runs" or "#" in location or ".." in location.split("/") or "\0" in location:
         raise invalid(f"Artifact URL can't include fragments or query parameters or '..': {location!r:.200}")
+    if location and not scheme and not location.startswith("/"):
+        raise invalid(f"artifact_location is a URI, or an absolute path of whoever writes there: {location!r:.200}")
     return location.rstrip("/")
 
 

@@ -16,7 +16,7 @@ from stepstream_ingest.filters import Comparison, Order
 from stepstream_ingest.keys import check_key
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.run_search import Stage, compile_search
-from stepstream_schema import limits, sql
+from stepstream_schema import sql
 from stepstream_schema.records import DATASET_TEXTS
 from stepstream_schema.run_names import run_name
 
@@ -37,6 +37,8 @@ COLUMNS: Final = (
 )
 """Of the query runs_by_ids, as a Run has them."""
 MODELS_TAG: Final = "mlflow.log-model.history"
+MAX_HISTORY_CHARS: Final = 200_000
+"""Of that tag, which is longer than others may be: some 500 models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +137,7 @@ class Runs:
                 f"(run_name='{name}', mlflow.runName='{tags[NAME_TAG]}')."
             )
         name = name or tags.get(NAME_TAG) or run_name(run_id.hex)
-        for key in tags:
-            check_key(key, "tag")
+        rules.check_first_tags(tags)
         said = {key: rules.tag_value(key, value) for key, value in tags.items()} | {NAME_TAG: name}
         async with self._database.connection() as connection, connection.transaction():
             new = await connection.fetchval(self._sql["new_run"], run_id, experiment_id, name, user, start_time_ms)
@@ -248,11 +249,9 @@ class Runs:
                 history = orjson.loads(tags.get(MODELS_TAG, "[]"))
             except orjson.JSONDecodeError:
                 history = []
-            said = orjson.dumps([*history, dict(model)]).decode()
-            if len(said) > limits.MAX_TAG_VALUE_CHARS:
-                raise rules.invalid(
-                    f"the tag {MODELS_TAG} would be longer than {limits.MAX_TAG_VALUE_CHARS} characters"
-                )
+            said = orjson.dumps([*(history if isinstance(history, list) else []), dict(model)]).decode()
+            if len(said) > MAX_HISTORY_CHARS:
+                raise rules.invalid(f"the tag {MODELS_TAG} would be longer than {MAX_HISTORY_CHARS} characters")
             await self._tag(connection, run_id, {MODELS_TAG: said})
 
     async def delete_tag(self, run_id: UUID, key: str) -> None:

@@ -1,4 +1,5 @@
 import contextlib
+import math
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from stepstream_ingest import pages
 from stepstream_ingest.errors import ApiError
-from stepstream_ingest.filters import Comparison, Order, parse, parse_order
+from stepstream_ingest.filters import BARE_OF_MODELS, Comparison, Order, parse, parse_order
 from stepstream_ingest.tracking.model_search import compile_search
 
 
@@ -32,6 +33,21 @@ from stepstream_ingest.tracking.model_search import compile_search
 )  # fmt: skip
 def test_filters_are_read(text, clauses):
     assert [(one.entity, one.key, one.operator, one.value) for one in parse(text)] == clauses
+
+
+@pytest.mark.parametrize(
+    ("text", "clauses"),
+    [
+        ("metrics.val/loss>-0.1", [("metrics", "val/loss", ">", -0.1, "-0.1")]),
+        ("params.a-b = 0.10 AND tags.k-1='x'", [("params", "a-b", "=", 0.1, "0.10"), ("tags", "k-1", "=", "x", "")]),
+        (f"params.a = {'9' * 5000}", [("params", "a", "=", math.inf, "9" * 5000)]),
+        (f"params.a = {2**63} params.a = {-(2**63)}",
+            [("params", "a", "=", float(2**63), str(2**63)), ("params", "a", "=", -(2**63), str(-(2**63)))]),
+    ],
+)  # fmt: skip
+def test_searches_of_logged_models_take_more_characters_of_bare_keys_and_numbers_as_written(text, clauses):
+    found = parse(text, BARE_OF_MODELS)
+    assert [(one.entity, one.key, one.operator, one.value, one.written) for one in found] == clauses
 
 
 NO_FILTERS = """

@@ -32,10 +32,16 @@ WHERE v.registered_model_id = ANY($1::bigint[])
 ORDER BY v.registered_model_id, v.stage, v.version DESC
 
 -- name: rename_model
--- A new name; nothing when it is taken.
-UPDATE registered_models SET name = $2, updated_at_ms = $3
-WHERE registered_model_id = $1 AND NOT EXISTS (SELECT FROM registered_models WHERE name = $2)
-RETURNING registered_model_id
+-- A new name, which its versions have too; nothing when another model has it.
+WITH renamed AS (
+    UPDATE registered_models SET name = $2, updated_at_ms = $3
+    WHERE registered_model_id = $1
+        AND NOT EXISTS (SELECT FROM registered_models WHERE name = $2 AND registered_model_id <> $1)
+    RETURNING registered_model_id
+), versions AS (
+    UPDATE model_versions SET updated_at_ms = $3 WHERE registered_model_id IN (SELECT registered_model_id FROM renamed)
+)
+SELECT registered_model_id FROM renamed
 
 -- name: describe_model
 -- A new description.
@@ -80,9 +86,10 @@ ORDER BY w.place
 
 -- name: version_tags
 -- Tags of versions.
-SELECT registered_model_id, version, key, value FROM model_version_tags
-WHERE (registered_model_id, version) IN (SELECT * FROM unnest($1::bigint[], $2::integer[]))
-ORDER BY registered_model_id, version, key
+SELECT t.registered_model_id, t.version, t.key, t.value
+FROM unnest($1::bigint[], $2::integer[]) AS w (registered_model_id, version)
+JOIN model_version_tags AS t USING (registered_model_id, version)
+ORDER BY t.registered_model_id, t.version, t.key
 
 -- name: describe_version
 -- A new description.

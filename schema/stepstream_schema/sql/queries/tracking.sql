@@ -69,10 +69,6 @@ ON CONFLICT (experiment_id, key) DO UPDATE SET value = excluded.value
 -- A tag goes.
 DELETE FROM experiment_tags WHERE experiment_id = $1 AND key = $2 RETURNING key
 
--- name: touch_experiment
--- Something about it has changed.
-UPDATE experiments SET updated_at_ms = (extract(epoch FROM clock_timestamp()) * 1000)::bigint WHERE experiment_id = $1
-
 -- name: rename_experiment
 -- A new name; nothing when it is taken.
 UPDATE experiments SET name = $2, updated_at_ms = (extract(epoch FROM clock_timestamp()) * 1000)::bigint
@@ -183,9 +179,8 @@ UPDATE logged_models SET status = $2, updated_at_ms = $3 WHERE model_id = $1 AND
 RETURNING model_id
 
 -- name: delete_model
--- Deleted.
-UPDATE logged_models SET lifecycle_stage = 'deleted', updated_at_ms = $2
-WHERE model_id = $1 AND lifecycle_stage = 'active' RETURNING model_id
+-- Deleted, be it once more.
+UPDATE logged_models SET lifecycle_stage = 'deleted', updated_at_ms = $2 WHERE model_id = $1 RETURNING model_id
 
 -- name: log_model_params
 -- Params of a model.
