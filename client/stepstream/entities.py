@@ -80,12 +80,16 @@ class _Value:
 
 @dataclass(frozen=True)
 class Metric(_Value):
-    """One point of a metric."""
+    """One point of a metric, which a run may have measured of a logged model, on a dataset."""
 
     key: str
     value: float
     timestamp: int
     step: int = 0
+    model_id: str | None = None
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
+    run_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,14 @@ def log_metric(
     synchronous: bool | None = None,
     timestamp: int | None = None,
     run_id: str | None = None,
+    model_id: str | None = None,
+    dataset: Any = None,
 ) -> None:
-    """Log one value, at step 0 where none is said; `timestamp` is in ms since the epoch."""
-    log_metrics({key: value}, step, synchronous, run_id, timestamp)
+    """Log one value, at step 0 where none is said; `timestamp` is in ms since the epoch.
+
+    With `model_id`, of that logged model, too, measured on `dataset`: by a request, which is waited for.
+    """
+    log_metrics({key: value}, step, synchronous, run_id, timestamp, model_id, dataset)
 
 
 def log_metrics(
@@ -100,12 +105,19 @@ def log_metrics(
     synchronous: bool | None = None,
     run_id: str | None = None,
     timestamp: int | None = None,
+    model_id: str | None = None,
+    dataset: Any = None,
 ) -> None:
-    """Log values that belong together. A run that is not open here is asked for by `run_id`, and waited for."""
-    run = run_of(run_id)
+    """Log values that belong together. A run that is not open here is asked for by `run_id`, and waited for.
+
+    With `model_id`, of that logged model, too, measured on `dataset`: by requests, which are waited for.
+    """
+    run = None if model_id is not None else run_of(run_id)
     if run is None:
+        on = {} if dataset is None else {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
+        named = known(run_id)
         for key, value in metrics.items():
-            MlflowClient().log_metric(str(run_id), key, value, timestamp, step)
+            MlflowClient().log_metric(named, key, value, timestamp, step, model_id=model_id, **on)
         return
     # MLflow's functions mean step 0; a handle's own log() counts its calls.
     run.log_metrics(metrics, step or 0, timestamp)

@@ -265,6 +265,9 @@ with mlflow.start_run(experiment="f") as run:
     print(sorted((one.path.split("+")[:5], one.path.rpartition(".")[2]) for one in listed))
     model = mlflow.initialize_logged_model("net")
     print(mlflow.last_logged_model().model_id == model.model_id)
+    data = mlflow.data.from_numpy(np.zeros(3), name="val")
+    mlflow.log_metric("acc", 0.5, step=3, model_id=model.model_id, dataset=data)
+    print([(one.key, one.value, one.step, one.dataset_name) for one in mlflow.last_logged_model().metrics])
     mlflow.log_inputs([{"name": "train", "digest": "1"}], ["training"], [None], models=[model])
     mlflow.register_model(f"runs:/{run.info.run_id}/images", "m")
 client.log_image(run.info.run_id, image, key="val/worst", step=8, synchronous=True)
@@ -288,6 +291,7 @@ for wrong in (dict(), dict(artifact_file="a.png", step=1)):
         "[(['images/val~worst', 'step', '7', 'timestamp', '5'], 'png'), "
         "(['images/val~worst', 'step', '7', 'timestamp', '5'], 'webp')]",
         "True",
+        "[('acc', 0.5, 3, 'val')]",
         "1 1 4",
         "True",
         "{'seen': '1'}",

@@ -104,12 +104,12 @@ def test_the_version_is_that_of_the_distribution() -> None:
 def test_importing_is_quick_and_loads_nothing_heavy() -> None:
     script = """
 import json, sys, time
-began = time.perf_counter()
+began = time.process_time()
 import stepstream
-took = time.perf_counter() - began
+took = time.process_time() - began
 print(json.dumps([took, sorted({name.partition(".")[0] for name in sys.modules})]))
 """
-    runs = [json.loads(subprocess.check_output([sys.executable, "-c", script])) for _ in range(3)]
+    runs = [json.loads(subprocess.check_output([sys.executable, "-c", script])) for _ in range(10)]
     heavy = {
         "numpy",
         "zstandard",
@@ -122,7 +122,7 @@ print(json.dumps([took, sorted({name.partition(".")[0] for name in sys.modules})
         "stepstream_ingest",
     }
     assert heavy.isdisjoint(runs[0][1])
-    # The quickest of three: a busy machine makes an import slower, never quicker.
+    # Its own time, and the quickest of ten: a busy machine makes an import slower, never quicker.
     assert min(took for took, _ in runs) < MAX_IMPORT_S
 
 

@@ -87,10 +87,20 @@ class Runs(Asking):
         self._ask("POST", paths.run(run_id) + "/restore")
 
     def log_metric(
-        self, run_id: str, key: str, value: Any, timestamp: int | None = None, step: int | None = None
+        self,
+        run_id: str,
+        key: str,
+        value: Any,
+        timestamp: int | None = None,
+        step: int | None = None,
+        synchronous: bool | None = None,
+        dataset_name: str | None = None,
+        dataset_digest: str | None = None,
+        model_id: str | None = None,
     ) -> None:
-        """One point, durable when this returns."""
-        self._log(run_id, metrics=[_metric(key, value, timestamp, step)])
+        """One point, durable when this returns: of the run, and of a logged model that is named."""
+        said = Metric(key, value, timestamp, step or 0, model_id, dataset_name, dataset_digest)  # type: ignore[arg-type]
+        self._log(run_id, metrics=[_metric(said)])
 
     def log_param(self, run_id: str, key: str, value: Any, synchronous: bool | None = None) -> Any:
         """A param; another value than the one it has is refused."""
@@ -114,7 +124,7 @@ class Runs(Asking):
         synchronous: bool | None = None,
     ) -> None:
         """Metrics, params and tags, in as many requests as they need."""
-        points = [_metric(one.key, one.value, one.timestamp, one.step) for one in metrics]
+        points = [_metric(one) for one in metrics]
         pairs = [(one.key, str(one.value)) for one in params]
         said_tags = [(one.key, str(one.value)) for one in tags]
         for group in _groups(pairs, BATCH_PAIRS):
@@ -154,11 +164,17 @@ class Runs(Asking):
         self._ask("POST", paths.run(run_id) + "/log", batch)
 
 
-def _metric(key: str, value: Any, timestamp: int | None, step: int | None) -> dict[str, Any]:
-    number = read(capture(value))
+def _metric(one: Metric) -> dict[str, Any]:
+    number = read(capture(one.value))
     finite = number - number == 0
     spelt = number if finite else "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
-    return {"key": key, "value": spelt, "time_ms": timestamp, "step": step or 0}
+    point = {"key": one.key, "value": spelt, "time_ms": one.timestamp, "step": one.step}
+    # MLflow's own entities may be given, which before version 3 know of no models.
+    model_id = getattr(one, "model_id", None)
+    if model_id is None:
+        return point
+    on = {"dataset_name": one.dataset_name or "", "dataset_digest": one.dataset_digest or ""}
+    return point | {"model_id": model_id} | on
 
 
 def _dataset(one: DatasetInput) -> dict[str, Any]:

@@ -80,7 +80,20 @@ def logged_model(said: Mapping[str, Any]) -> LoggedModel:
         artifact_location=said["artifact_uri"],
         params=said["params"],
         tags=said["tags"],
-        metrics=[Metric(one["key"], float(one["value"]), one["time_ms"], one["step"]) for one in said["metrics"]],
+        metrics=[_model_metric(one, said["model_id"]) for one in said["metrics"]],
+    )
+
+
+def _model_metric(said: Mapping[str, Any], model_id: str) -> Metric:
+    return Metric(
+        key=said["key"],
+        value=float(said["value"]),
+        timestamp=said["time_ms"],
+        step=said["step"],
+        model_id=model_id,
+        dataset_name=said["dataset_name"] or None,
+        dataset_digest=said["dataset_digest"] or None,
+        run_id=said["run_id"],
     )
 
 

@@ -19,7 +19,7 @@ from stepstream_ingest.openapi import Int64, Nothing, RunId, Text, TimeMs
 from stepstream_ingest.retention.store import Retention
 from stepstream_ingest.tracking import runs
 from stepstream_ingest.tracking.experiments import Experiments
-from stepstream_ingest.tracking.models import LoggedModels, model_uuid
+from stepstream_ingest.tracking.models import LoggedModels, ModelMetric, model_uuid
 from stepstream_ingest.tracking.runs import Runs
 from stepstream_ingest.write.served import Said
 from stepstream_schema import limits, paths
@@ -91,12 +91,15 @@ class RunStage(Struct, kw_only=True, frozen=True):
 
 
 class Metric(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One point."""
+    """One point, which may also be of a logged model, and measured on a dataset."""
 
     key: str
     value: Number
     step: Int64 = 0
     time_ms: TimeMs | None = None
+    model_id: str | None = None
+    dataset_name: str = ""
+    dataset_digest: str = ""
 
 
 class Batch(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -221,7 +224,13 @@ class RunCalls:
     async def log(self, run_id: UUID, body: Batch) -> Nothing:
         """Log metrics, params and tags: durable when it is answered. A param that has another value is refused."""
         points = _points(body.metrics)
+        of_models = _of_models(body.metrics, points)
+        # What is refused leaves nothing behind: models are looked for first, and written to last.
+        if of_models:
+            await self._models.check({one.model_id for one in of_models})
         await self._logs.log(run_id, points, list(body.params.items()), body.tags)
+        if of_models:
+            await self._models.log_metrics(run_id, of_models)
         return Nothing()
 
     async def delete_tag(self, run_id: UUID, query: TagKey) -> Nothing:
@@ -262,6 +271,22 @@ def _points(metrics: list[Metric]) -> Said:
         times_ms=np.array([now if one.time_ms is None else one.time_ms for one in metrics], np.int64),
         values=np.array([float(one.value) for one in metrics], np.float64),
     )
+
+
+def _of_models(metrics: list[Metric], points: Said) -> list[ModelMetric]:
+    return [
+        ModelMetric(
+            model_id=model_uuid(one.model_id),
+            key=one.key,
+            step=one.step,
+            time_ms=int(points.times_ms[place]),
+            value=float(one.value),
+            dataset_name=one.dataset_name,
+            dataset_digest=one.dataset_digest,
+        )
+        for place, one in enumerate(metrics)
+        if one.model_id is not None
+    ]
 
 
 def _dataset(one: Dataset) -> runs.Dataset:

@@ -199,7 +199,8 @@ def test_an_artifact_that_is_not_named_is_refused():
 
 def test_entities_read_as_mlflows_do():
     metric = entities.Metric("loss", 0.5, 10)
-    assert dict(metric) == {"key": "loss", "value": 0.5, "timestamp": 10, "step": 0}
+    of_no_model = dict.fromkeys(("model_id", "dataset_name", "dataset_digest", "run_id"))
+    assert dict(metric) == {"key": "loss", "value": 0.5, "timestamp": 10, "step": 0} | of_no_model
     assert metric.to_dictionary() == dict(metric)
     assert entities.RunStatus.to_string(entities.RunStatus.FAILED) == "FAILED"
     assert entities.RunStatus.from_string("KILLED") == 5
