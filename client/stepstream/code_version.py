@@ -54,7 +54,7 @@ def _git(directory: Path) -> dict[str, str]:
     return {
         "mlflow.source.git.commit": commit,
         "mlflow.source.git.branch": "" if branch == "HEAD" else branch,
-        "mlflow.source.git.repoURL": _without_password(_ask(directory, "config", "--get", "remote.origin.url")),
+        "mlflow.source.git.repoURL": without_password(_ask(directory, "config", "--get", "remote.origin.url")),
         "mlflow.source.git.dirty": "true" if changed else "false",
     }
 
@@ -75,7 +75,8 @@ def _ask(directory: Path, *command: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """The address without who signs in by it."""
     scheme, separator, rest = url.partition("://")
     who, at, place = rest.partition("@")
     return f"{scheme}{separator}{place}" if separator and at and "/" not in who else url

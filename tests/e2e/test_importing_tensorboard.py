@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from tensorboardX import SummaryWriter
 
-from stepstream.importing.tensorboard_source import key_of
-from stepstream_ingest.keys import check_key
 from tests.e2e.test_importing import ask, call_v1
 from tests.servers import ServerProcess
 
@@ -99,8 +96,3 @@ def test_a_file_that_was_cut_off_brings_what_it_has(
 
 def test_what_is_no_folder_is_said(server_factory: Callable[..., ServerProcess], tmp_path: Path) -> None:
     assert "--logdir" in run(server_factory(), tmp_path / "none", code=1)
-
-
-@pytest.mark.parametrize("tag", ["loss (x)", "/a//b/", "../../a", "..", "", "ä/ö:1", "a\0b", "x" * 400, "a/../b", "%"])
-def test_any_tag_has_a_key(tag: str) -> None:
-    assert check_key(key_of(tag), "metric")

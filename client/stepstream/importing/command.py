@@ -31,6 +31,14 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     tensorboard.add_argument("--tracking-uri", help="the StepStream server (default: STEPSTREAM_TRACKING_URI)")
     tensorboard.add_argument("--experiment", help="where its runs go (default: the folder's name)")
     tensorboard.set_defaults(handler=_tensorboard)
+    wandb = kinds.add_parser("wandb", help="from Weights & Biases' offline files")
+    wandb.add_argument("folder", type=Path, help="the folder `wandb`, or anything above or below it that holds runs")
+    wandb.add_argument("--tracking-uri", help="the StepStream server (default: STEPSTREAM_TRACKING_URI)")
+    wandb.add_argument("--experiment", help="where its runs go (default: their project's name)")
+    wandb.add_argument(
+        "--artifacts", choices=("copy", "reference"), default="copy", help="or note where they are (default: copy)"
+    )
+    wandb.set_defaults(handler=_wandb)
 
 
 def _mlflow(arguments: argparse.Namespace) -> int:
@@ -50,6 +58,27 @@ def _tensorboard(arguments: argparse.Namespace) -> int:
     if source.left_out:
         print(f"{source.left_out:,} histograms, images and other values that are no scalars were left out")
     return code
+
+
+def _wandb(arguments: argparse.Namespace) -> int:
+    from stepstream.importing.wandb_source import WandbSource
+
+    bar = Bar("files")
+
+    def show(read: int, files: int) -> None:
+        bar.show(read, files, last=read == files)
+        if read == files:
+            bar.close()
+
+    source = WandbSource(arguments.folder, arguments.experiment, show)
+    code = _take(arguments, source, arguments.artifacts, [])
+    for problem in source.problems:
+        print(problem, file=sys.stderr)
+    if source.left_out:
+        print(f"{source.left_out:,} texts, images, tables and other values that are no numbers were left out")
+    if source.artifacts:
+        print(f"{source.artifacts:,} versions of W&B's artifacts were left out")
+    return 1 if source.problems else code
 
 
 def _take(arguments: argparse.Namespace, source: "Source", artifacts: "Artifacts", only: Sequence[str]) -> int:

@@ -123,7 +123,7 @@ def _experiment(
                 moved.files += _files(source, settings, run, moved.problems)
             elif run.artifact_uri:
                 tags[SOURCE_TAG] = run.artifact_uri
-            target.settle(run, fingerprint, tags)
+            moved.problems += target.settle(run, fingerprint, tags)
             moved.runs += 1
         progress(moved)
     for model_id, model in models.items():

@@ -99,9 +99,10 @@ class Target:
             sent += sum(map(len, bodies))
         return sent
 
-    def settle(self, run: SourceRun, fingerprint: str, more_tags: Mapping[str, str]) -> None:
-        """Params, tags, datasets, status; and last that the run is complete."""
-        for params in _groups(run.params):
+    def settle(self, run: SourceRun, fingerprint: str, more_tags: Mapping[str, str]) -> list[str]:
+        """Params, tags, datasets, status; and last that the run is complete. Which params stay as they were taken."""
+        stay = self._stay(run)
+        for params in _groups({key: value for key, value in run.params.items() if key not in stay}):
             self._say("runs/log-batch", run_id=run.run_id, params=params)
         for tags in _groups({**run.tags, **more_tags}):
             self._say("runs/log-batch", run_id=run.run_id, tags=tags)
@@ -117,6 +118,7 @@ class Target:
         self._say("runs/set-tag", run_id=run.run_id, key=IMPORTED_TAG, value=fingerprint)
         if run.deleted:
             self._say("runs/delete", run_id=run.run_id)
+        return [f"param {key} of run {run.run_id} has changed, and stays {stay[key]!r:.80}" for key in sorted(stay)]
 
     def begin_model(self, one: SourceLoggedModel, experiment: str) -> str:
         """A logged model under its own id, made if it is not here; its fingerprint, '' for one that is not complete."""
@@ -173,6 +175,13 @@ class Target:
             if number in there:
                 self._say("registered-models/alias", name=one.name, alias=alias, version=str(number))
         return problems
+
+    def _stay(self, run: SourceRun) -> dict[str, str]:
+        """Params that are here otherwise."""
+        data = self._ask("runs/get", run_id=run.run_id)["run"]["data"]
+        here = {str(param["key"]): str(param["value"]) for param in data.get("params", [])}
+        kept = {key: value[: limits.MAX_PARAM_VALUE_CHARS] for key, value in run.params.items()}
+        return {key: value for key, value in here.items() if kept.get(key, value) != value}
 
     def _version(self, name: str, version: SourceVersion, highest: int) -> str | None:
         # Numbers that the source has used up are used up here too.

@@ -3,20 +3,18 @@
 import hashlib
 import math
 import os
-import posixpath
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from stepstream.errors import ConfigurationError, QueryError
+from stepstream.importing.keys import key_of
 from stepstream.importing.values import Point, SourceExperiment, SourceLoggedModel, SourceModel, SourceRun
 from stepstream_schema import limits
 
 EVENTS: Final = "tfevents"
 SCALARS: Final = "scalars"
 HPARAMS: Final = "hparams"
-FORBIDDEN: Final = re.compile(r"[^/\w.\- :]")
 
 
 class TensorboardSource:
@@ -118,14 +116,6 @@ class TensorboardSource:
     def _events(self, folder: Path) -> Iterator[Any]:
         for file in _files(folder):
             yield from self._load(str(file)).Load()
-
-
-def key_of(tag: str) -> str:
-    """A metric's key for a tag: what no key may have becomes `_`, and a path is made plain."""
-    plain = posixpath.normpath(FORBIDDEN.sub("_", tag)).lstrip("/")
-    while plain.startswith("../"):
-        plain = plain.removeprefix("../")
-    return plain[: limits.MAX_KEY_CHARS].rstrip("/") if plain not in ("", ".", "..") else "_"
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -159,7 +159,7 @@ def test_what_runs_is_known_once_and_never_fails(monkeypatch):
     ],
 )
 def test_a_password_in_the_address_of_the_repository_is_left_out(url, shown):
-    assert code_version._without_password(url) == shown
+    assert code_version.without_password(url) == shown
 
 
 def test_dictionaries_become_json_with_numpys_numbers():

@@ -1,0 +1,80 @@
+"""The border to the `wandb` package, whose documented command prints what is in a run's file, a record a line."""
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+from stepstream.errors import ConfigurationError
+
+OLDEST: Final = (0, 31)
+"""The first that has the command."""
+INSPECT: Final = ("leet", "inspect")
+REMARK: Final = "wandb leet inspect:"
+CUT_OFF: Final = "incomplete .wandb file"
+"""What it remarks of a run that was killed or is still running: all that the file holds is printed."""
+MAX_PROBLEM_CHARS: Final = 500
+"""A traceback's end tells more than its beginning."""
+
+
+def check() -> None:
+    """Raises ConfigurationError where the package is not installed, or is too old."""
+    install = "pip install 'stepstream[import-wandb]'"
+    try:
+        version = importlib.metadata.version("wandb")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ConfigurationError(f"reading W&B's files needs the package 'wandb': {install}") from error
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise ConfigurationError(f"wandb {version} cannot print its files, which {oldest} can: {install}")
+
+
+class Log:
+    """A .wandb file. Law: it says the same again unless it was written to; one that was cut off says all it holds."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.problem = ""
+        """What the last reading to the end could not read, and why; empty where it could read everything."""
+
+    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(kind, what it says), in the order in which they were written."""
+        self.problem, broken = "", 0
+        with tempfile.TemporaryFile() as errors, _print(self.file, errors) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                try:
+                    record = json.loads(line)
+                    said = str(record["type"]), dict(record.get(record["type"]) or {})
+                except (ValueError, TypeError, KeyError, AttributeError):
+                    broken += 1
+                else:
+                    yield said
+            code = process.wait()
+            errors.seek(0)
+            problem = _problem(code, errors.read().decode(errors="replace"), broken)
+        self.problem = f"{self.file}: {problem}" if problem else ""
+
+
+def _print(file: Path, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
+    # -P: the working directory may well have a folder `wandb`.
+    command = [sys.executable, "-P", "-m", "wandb", *INSPECT, "--json", str(file.resolve())]
+    # Reading a file is nothing to tell anybody's server, and no setting of a training concerns it.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environ |= {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environ)
+
+
+def _problem(code: int, errors: str, broken: int) -> str:
+    if code:
+        return errors.strip()[-MAX_PROBLEM_CHARS:] or f"wandb ended with {code}"
+    remarks = [line for line in errors.splitlines() if line.startswith(REMARK) and CUT_OFF not in line]
+    remarks = [line.removeprefix(REMARK).strip() for line in remarks]
+    return "; ".join([*remarks, *([f"{broken} records could not be understood"] if broken else [])])
