@@ -115,6 +115,9 @@ def _plain(said: Any, names: list[tuple[str, str]], experiments: Mapping[str, st
         for key, value in said.items():
             if key in TIMES or key in NOT_SPOKEN:
                 continue
+            if key == "next_page_token" and value:
+                found[key] = "<token>"
+                continue
             if key == "experiment_id" and str(value) in experiments:
                 found[key] = experiments[str(value)]
                 continue

@@ -125,11 +125,15 @@ class Fields:
         return [(one.required_text("key"), one.text("value", "")) for one in self.items(name)]
 
     def run_id(self) -> UUID:
-        """The run that is meant, by its new or its old name."""
+        """The run that is meant."""
+        return run_uuid(self.run_text())
+
+    def run_text(self) -> str:
+        """Its id as it was said, by its new or its old name."""
         text = self.text("run_id", "") or self.text("run_uuid", "")
         if not text:
             raise missing("run_id")
-        return run_uuid(text)
+        return text
 
     def _get(self, name: str) -> Any:
         if name in self._said:
@@ -158,9 +162,15 @@ def missing(name: str) -> ApiError:
 
 def run_uuid(text: str) -> UUID:
     """A run's id. One that cannot be any is one that does not exist."""
-    if re.fullmatch("[0-9a-fA-F]{32}", text):
-        return UUID(text)
-    raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Run with id={text[:100]} not found")
+    found = possible_run(text)
+    if found is None:
+        raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Run with id={text[:100]} not found")
+    return found
+
+
+def possible_run(text: str) -> UUID | None:
+    """The same for whoever asks what is there: None for what is the id of no run."""
+    return UUID(text) if re.fullmatch("[0-9a-fA-F]{32}", text) else None
 
 
 def experiment_number(text: str) -> int:

@@ -8,7 +8,7 @@ from stepstream_ingest import pages
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.logs import Logs
 from stepstream_ingest.mlflow import batches, sampling
-from stepstream_ingest.mlflow.fields import Fields, missing, run_uuid
+from stepstream_ingest.mlflow.fields import Fields, missing, possible_run
 from stepstream_ingest.mlflow.paging import Paging, Place
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.values import spoken_value
@@ -69,11 +69,13 @@ class MetricCalls:
 
     async def get_history(self, said: Fields) -> Mapping[str, Any]:
         """Every point of a metric, or a page of them, in the order of their times."""
-        run_id, key = said.run_id(), said.required_text("metric_key")
+        run_id, key = possible_run(said.run_text()), said.required_text("metric_key")
         limit = said.integer("max_results", 0)
         if said.has("max_results") and limit < 1:
             raise rules.invalid(f"Invalid value {limit} for parameter 'max_results' supplied: it must be at least 1")
         skip, step = pages.place(said.text("page_token", ""), (run_id, key))
+        if run_id is None:
+            return {}
         points, following = await self._paging.page(_wanted(run_id, key), Place(step, skip), limit)
         answer: dict[str, Any] = {"metrics": _spoken(key, points)} if len(points) else {}
         if following is not None:
@@ -137,4 +139,4 @@ def _run_ids(said: Fields) -> Sequence[UUID]:
         raise missing("run_ids")
     if len(texts) > MAX_RUNS:
         raise ApiError(400, "INVALID_PARAMETER_VALUE", f"at most {MAX_RUNS} runs can be asked for, not {len(texts)}")
-    return [run_uuid(text) for text in texts]
+    return [run_id for text in texts if (run_id := possible_run(text)) is not None]

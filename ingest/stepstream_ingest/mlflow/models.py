@@ -54,8 +54,8 @@ class ModelCalls:
             name=said.text("name", ""),
             model_type=said.text("model_type", ""),
             source_run_id=run_uuid(source) if source else None,
-            params=dict(said.pairs("params")),
-            tags=dict(said.pairs("tags")),
+            params=_each_once(said, "params"),
+            tags=_each_once(said, "tags"),
         )
         return {"model": await self._said(await self._models.get(model_id))}
 
@@ -107,7 +107,7 @@ class ModelCalls:
 
     async def log_params(self, said: Fields) -> Mapping[str, Any]:
         """Params."""
-        await self._models.log_params(_id(said), dict(said.pairs("params")))
+        await self._models.log_params(_id(said), _each_once(said, "params"))
         return {}
 
     async def artifacts(self, said: Fields) -> Mapping[str, Any]:
@@ -171,6 +171,13 @@ def _order(said: Fields) -> ModelOrder:
 
 def _dataset(said: Fields) -> OnDataset:
     return OnDataset(said.required_text("dataset_name"), said.text("dataset_digest", ""))
+
+
+def _each_once(said: Fields, name: str) -> dict[str, str]:
+    pairs = said.pairs(name)
+    if len(dict(pairs)) < len(pairs):
+        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"{name}: a key stands there twice")
+    return dict(pairs)
 
 
 def _id(said: Fields) -> Any:

@@ -64,7 +64,7 @@ class RunCalls:
 
     async def create(self, said: Fields) -> Mapping[str, Any]:
         """A new run."""
-        experiment = await self._experiments.active(experiment_number(said.text("experiment_id", "") or "0"))
+        experiment = await self._experiments.active(experiment_number(said.required_text("experiment_id")))
         run_id = await self._runs.create(
             experiment.experiment_id,
             name=said.text("run_name", ""),

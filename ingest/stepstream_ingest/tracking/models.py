@@ -169,7 +169,7 @@ class LoggedModels:
             stored = await connection.fetch(self._sql["log_model_params"], model_id, *_columns(params))
             if len(stored) < len(params):
                 there = sorted(params.keys() - {row["key"] for row in stored})
-                raise ApiError(400, "BAD_REQUEST", f"params of a model do not change, and it has {', '.join(there)}")
+                raise rules.invalid(f"params of a model do not change, and it has {', '.join(there)}")
 
 
 def model_uuid(text: str) -> UUID:
