@@ -19,16 +19,18 @@ class Bar:
         self._shown_at = 0.0
         self._shown = False
 
-    def show(self, done: int, total: int, *, last: bool = False) -> None:
-        """Draw it, at most ten times a second."""
+    def show(self, done: int, total: int | None, *, last: bool = False) -> None:
+        """Draw it, at most ten times a second; without a total nobody knows how much there is, and it only counts."""
         now = time.monotonic()
         if self._quiet or (now - self._shown_at < EVERY_S and not last):
             return
         self._shown_at, self._shown = now, True
-        filled = WIDTH * done // max(1, total)
-        bar = "#" * filled + "-" * (WIDTH - filled)
-        said = f"\r  [{bar}] {done // self._scale:,} of {total // self._scale:,} {self._what}"
-        print(said, end="", file=self._stream, flush=True)
+        said = f"{done // self._scale:,} {self._what}"
+        if total is not None:
+            filled = WIDTH * done // max(1, total)
+            bar = "#" * filled + "-" * (WIDTH - filled)
+            said = f"[{bar}] {done // self._scale:,} of {total // self._scale:,} {self._what}"
+        print(f"\r  {said}", end="", file=self._stream, flush=True)
 
     def close(self) -> None:
         """Leave the line."""

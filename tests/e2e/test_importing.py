@@ -69,6 +69,22 @@ for number in range(runs):
 """
 
 
+# The same command, of a source whose store has lost a file, or is away for a moment.
+LOST = """
+import sys
+from stepstream import cli
+from stepstream.importing import mlflow_source
+def lost(run_id, path, destination):
+    raise ConnectionError("the bucket is gone")
+made = mlflow_source.MlflowSource.__init__
+def make(self, *arguments):
+    made(self, *arguments)
+    self._client.download_artifacts = lost
+mlflow_source.MlflowSource.__init__ = make
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     if importlib.util.find_spec("mlflow") is None:
@@ -264,3 +280,17 @@ def call_v1(server: ServerProcess, path: str, **body: Any) -> Any:
     request = urllib.request.Request(f"{server.url}/v1/{path}", data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as response:
         return json.loads(response.read())
+
+
+def test_a_file_that_cannot_be_read_is_said_and_asked_for_again(
+    server_factory: Callable[..., ServerProcess], database: str
+) -> None:
+    server = server_factory()
+    losing = [sys.executable, "-c", LOST, *command(server, database)[3:]]
+    done = subprocess.run(losing, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "artifact model/deep/net.txt of run" in done.stderr
+    assert "the bucket is gone" in done.stderr
+    assert f"{RUNS} runs of" in done.stdout
+    assert run(server, database).startswith("1 runs of")
+    check(server)

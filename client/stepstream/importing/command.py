@@ -90,7 +90,8 @@ def _take(arguments: argparse.Namespace, source: "Source", artifacts: "Artifacts
     bar = Bar("points")
 
     def show(moved: Moved) -> None:
-        bar.show(moved.points, moved.points)
+        # Of how many, a source tells only once it has been read to its end.
+        bar.show(moved.points, None)
 
     moved = move(source, Target(Server(loaded)), loaded, artifacts=artifacts, only=only, progress=show)
     bar.close()

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from stepstream.errors import ConfigurationError, QueryError
+from stepstream.errors import ArtifactError, ConfigurationError, QueryError
 from stepstream.importing.values import (
     Point,
     SourceExperiment,
@@ -83,8 +83,9 @@ class MlflowSource:
                     yield one.path
 
     def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
-        """One of them, as a local file."""
-        return Path(self._client.download_artifacts(run.run_id, path, str(destination)))
+        """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
+        with _fetching():
+            return Path(self._client.download_artifacts(run.run_id, path, str(destination)))
 
     @cached_property
     def _has_models(self) -> bool:
@@ -113,12 +114,13 @@ class MlflowSource:
                     yield one.path
 
     def fetch_model_file(self, model: SourceLoggedModel, path: str, destination: Path) -> Path:
-        """One of them, as a local file."""
+        """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
         from mlflow.artifacts import download_artifacts
 
         uri = f"{model.artifact_uri}/{path}"
         place = {"artifact_uri": uri, "dst_path": str(destination), "tracking_uri": self._uri}
-        return Path(download_artifacts(**place))
+        with _fetching():
+            return Path(download_artifacts(**place))
 
     def models(self) -> Iterator[SourceModel]:
         """All registered models."""
@@ -159,6 +161,14 @@ def reading() -> Iterator[None]:
         raise QueryError(
             f"the source cannot be read, and what was taken so far stays: {error}. The same command goes on from there"
         ) from error
+
+
+@contextmanager
+def _fetching() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever the client of the file's store raises, the other files are taken
+        raise ArtifactError(f"it cannot be read: {error}") from error
 
 
 def _pages(search: Any, *asked: Any, **more: Any) -> Iterator[Any]:

@@ -19,6 +19,8 @@ from stepstream.settings import Settings
 
 Artifacts = Literal["copy", "reference"]
 TRIES: Final = 3
+INCOMPLETE: Final = "incomplete"
+"""For a fingerprint: what could not be read now is asked for again by the next import."""
 
 
 class Source(Protocol):
@@ -37,7 +39,7 @@ class Source(Protocol):
         """Paths of artifacts."""
 
     def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
-        """One of them, as a local file."""
+        """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
 
     def logged_models(self, experiment: SourceExperiment) -> Iterator[SourceLoggedModel]:
         """All logged models of one experiment."""
@@ -46,7 +48,7 @@ class Source(Protocol):
         """Paths of its artifacts."""
 
     def fetch_model_file(self, model: SourceLoggedModel, path: str, destination: Path) -> Path:
-        """One of them, as a local file."""
+        """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
 
     def models(self) -> Iterator[SourceModel]:
         """All registered models."""
@@ -106,6 +108,11 @@ def _experiment(
         if not experiment.deleted:
             moved.problems.append(f"experiment {experiment.name!r} is deleted here; restore it to take its runs")
         return
+
+    def sent(points: int) -> None:
+        moved.points += points
+        progress(moved)
+
     models = {one.model_id: one for one in source.logged_models(experiment)}
     known = {model_id: target.begin_model(one, number) for model_id, one in models.items()}
     for run in source.runs(experiment):
@@ -114,16 +121,17 @@ def _experiment(
             moved.skipped += 1
         else:
             target.begin(run, experiment.name)
-            moved.points += target.points(run.run_id, source.points(run))
+            target.points(run.run_id, source.points(run), sent)
             for model_id, model in models.items():
                 own = [metric for metric in model.metrics if metric.run_id == run.run_id]
                 target.measured(run.run_id, own, model_id)
-            tags = {}
+            tags, left_out = {}, list[str]()
             if artifacts == "copy":
-                moved.files += _files(source, settings, run, moved.problems)
+                moved.files += _files(source, settings, run, left_out)
             elif run.artifact_uri:
                 tags[SOURCE_TAG] = run.artifact_uri
-            moved.problems += target.settle(run, fingerprint, tags)
+            moved.problems += left_out
+            moved.problems += target.settle(run, INCOMPLETE if left_out else fingerprint, tags)
             moved.runs += 1
         progress(moved)
     for model_id, model in models.items():
@@ -147,9 +155,13 @@ def _model(
     if artifacts == "copy":
         tags = {}
         for path in source.model_files(model):
-            with tempfile.TemporaryDirectory(prefix="stepstream-import-") as directory:
-                target.model_file(model, experiment, path, source.fetch_model_file(model, path, Path(directory)))
-            moved.files += 1
+            try:
+                with tempfile.TemporaryDirectory(prefix="stepstream-import-") as directory:
+                    target.model_file(model, experiment, path, source.fetch_model_file(model, path, Path(directory)))
+                moved.files += 1
+            except ArtifactError as error:
+                fingerprint = INCOMPLETE
+                moved.problems.append(f"file {path} of the logged model {model.model_id} was left out: {error}")
     target.settle_model(model, fingerprint, tags)
     moved.logged_models += 1
 
@@ -159,8 +171,8 @@ def _files(source: Source, settings: Settings, run: SourceRun, problems: list[st
     for path in source.files(run):
         # One at a time: a checkpoint may be as large as the disk has room for.
         with tempfile.TemporaryDirectory(prefix="stepstream-import-") as directory:
-            local = source.fetch(run, path, Path(directory))
             try:
+                local = source.fetch(run, path, Path(directory))
                 asyncio.run(_send(settings, run, path, local))
                 stored += 1
             except ArtifactError as error:

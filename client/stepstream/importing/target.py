@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -87,17 +87,16 @@ class Target:
         # It may have been taken and deleted before, and have gone on in the source since.
         self._say("runs/restore", run_id=run.run_id)
 
-    def points(self, run_id: str, points: Iterable[Point]) -> int:
-        """Store histories; how many points were sent."""
-        source, sent = iter(points), 0
+    def points(self, run_id: str, points: Iterable[Point], sent: Callable[[int], None]) -> None:
+        """Store histories, and tell how many points were sent, again and again."""
+        source = iter(points)
         while group := [list(itertools.islice(source, BATCH)) for _ in range(AT_ONCE)]:
             bodies = [body for body in group if body]
             if not bodies:
-                return sent
+                return
             # Four requests at a time; the first that fails is raised.
             list(self._pool.map(lambda body: self._log(run_id, body), bodies))
-            sent += sum(map(len, bodies))
-        return sent
+            sent(sum(map(len, bodies)))
 
     def settle(self, run: SourceRun, fingerprint: str, more_tags: Mapping[str, str]) -> list[str]:
         """Params, tags, datasets, status; and last that the run is complete. Which params stay as they were taken."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stepstream.errors import ConfigurationError, QueryError
+from stepstream.errors import ArtifactError, ConfigurationError, QueryError
 from stepstream.importing import wandb_log
 from stepstream.importing.values import Point, SourceExperiment, SourceLoggedModel, SourceModel, SourceRun
 from stepstream.importing.wandb_log import Log
@@ -99,10 +99,10 @@ class WandbSource:
                 yield path
 
     def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
-        """It is a local file already."""
+        """It is a local file already. Raises ArtifactError for one that is gone."""
         place = _place(self._found[run.run_id].parts, path)
         if place is None:
-            raise QueryError(f"{path} of run {run.name!r} was removed meanwhile")
+            raise ArtifactError("it was removed meanwhile")
         return place
 
     def logged_models(self, experiment: SourceExperiment) -> Iterator[SourceLoggedModel]:
