@@ -20,8 +20,11 @@ BUCKET = "runs"
 
 
 @contextmanager
-def seaweedfs(directory: Path, memory: str = "150MiB") -> Iterator[dict[str, str]]:
-    """An S3 server that verifies signatures; what the environment must say to use it. `memory` bounds its heap."""
+def seaweedfs(directory: Path, memory: str = "1GiB") -> Iterator[dict[str, str]]:
+    """An S3 server that verifies signatures; what the environment must say to use it.
+
+    `memory` bounds its heap: near the bound it does nothing but collect garbage.
+    """
     directory.mkdir(parents=True)
     config = directory / "s3.json"
     identity = {
