@@ -45,9 +45,10 @@ def launcher(said: Mapping[str, str]) -> ProcessId:
     process that started this one.
     """
     pid = os.getppid()
-    while said and pid > 1 and _was_started_with(pid, said):
+    # Up to 1, which in a container may be the launcher itself.
+    while said and pid and _was_started_with(pid, said):
         pid = _parent_of(pid)
-    return of(pid) if said and pid > 1 else parent()
+    return of(pid) if said and pid else parent()
 
 
 def of(pid: int) -> ProcessId:

@@ -133,19 +133,27 @@ class CommitQueue:
         except Exception as error:
             # A defect must not end the loop that everybody waits for; the senders keep their frames.
             LOGGER.exception("a group of %d frames could not be committed", len(candidates))
-            if len(group) == 1:
+            if len(group) > 1:
+                await self._commit_each(group)
+            else:
                 _fail(group, DatabaseAway(f"the commit failed: {error}"))
-                return
-            # Whoever sent what cannot be stored must not take the others along, now and at each of its returns.
-            for submission in group:
-                await self._commit([submission])
             return
         telemetry.COMMIT_SECONDS.observe(time.perf_counter() - began)
         telemetry.GROUP_FRAMES.observe(len(candidates))
         _distribute(group, outcome)
 
+    async def _commit_each(self, group: Sequence[Submission]) -> None:
+        """Alone: who has sent what cannot be stored must not take the others along, now and at each of its returns."""
+        try:
+            for submission in group:
+                await self._commit([submission])
+        except asyncio.CancelledError:
+            _fail(group, DatabaseAway("the server is stopping"))
+            raise
+
 
 def _fail(group: Sequence[Submission], error: IngestError) -> None:
+    """Tell those that have not been told anything yet."""
     for submission in group:
         if not submission.done.done():
             submission.done.set_exception(error)

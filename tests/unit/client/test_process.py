@@ -156,3 +156,12 @@ def test_a_wrapper_between_a_launcher_and_its_ranks_is_not_taken_for_the_launche
 def test_without_a_launcher_the_parent_counts():
     wrapped = ["sh", "-c", '"$0" "$@"; true', sys.executable, "-c", RANK]
     assert launcher_seen_by(wrapped) not in (os.getpid(), os.getppid())
+
+
+@only_linux
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a process namespace needs root")
+def test_a_launcher_may_be_the_first_process_of_a_container():
+    said = "RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2"
+    started = f'{said} sh -c \'"$0" "$@"; true\' "$0" "$@"; true'
+    container = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", started, sys.executable, "-c", RANK]
+    assert launcher_seen_by(container) == 1

@@ -71,3 +71,13 @@ async def test_a_database_that_is_away_is_asked_once_for_a_group():
         answers = await sent(running, range(1, 11))
     assert all(isinstance(answer, DatabaseAway) for answer in answers)
     assert len(committer.groups) <= 2
+
+
+async def test_a_server_that_stops_while_it_commits_one_by_one_answers_everybody():
+    committer = Committer(lambda numbers: ValueError("odd") if len(numbers) > 1 else None)
+    async with queue(committer) as running:
+        answers = asyncio.create_task(sent(running, range(1, 11)))
+        while len(committer.groups) < 4:
+            await asyncio.sleep(0.001)
+    answered = await asyncio.wait_for(answers, 5)
+    assert {type(answer) for answer in answered} == {Committed, DatabaseAway}
