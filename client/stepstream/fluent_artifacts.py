@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from stepstream import active
 from stepstream.fluent import experiment_id
-from stepstream.implicit import known, open_run, run_of
+from stepstream.implicit import known, open_run, run_of, wait
 from stepstream.tracking.client import MlflowClient
 
 if TYPE_CHECKING:
@@ -72,10 +72,11 @@ def log_image(
 ) -> None:
     """Store an image of PIL, or an array, in the background: as a file, or as the image of a key at a step."""
     run = open_run()
-    uploads = run.log_image(image, artifact_file, key, step, timestamp)
+    run.log_image(image, artifact_file, key, step, timestamp)
     if synchronous:
-        uploads.wait()
-        run.flush()
+        # A small one stands beside it.
+        run.flush_artifacts()
+    wait(run, synchronous)
 
 
 def log_stream(stream: IO[bytes], artifact_file: str, run_id: str | None = None) -> None:

@@ -1,10 +1,10 @@
 """The part of a run's handle that takes files: each is read, and sent in the background."""
 
 import os
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any
 
 from stepstream.errors import ArtifactError
 
@@ -14,22 +14,19 @@ if TYPE_CHECKING:
     from stepstream.settings import Settings
 
 
-IMAGES_TAG: Final = "mlflow.loggedImages"
-"""Says that a run has images by key and step."""
-
-
-class RunArtifacts:
+class RunArtifacts(ABC):
     """What logs a file returns at once; wait() on what it returns, or for finish()."""
 
     run_id: str
     _settings: "Settings"
 
+    @abstractmethod
     def _artifacts(self) -> "Uploader":
-        raise NotImplementedError
+        """What sends them. Raises ArtifactError once the run is finished."""
 
+    @abstractmethod
     def set_tag(self, key: str, value: object) -> None:
         """Set a tag; the last value stays."""
-        raise NotImplementedError
 
     def log_artifact(self, local: "str | os.PathLike[str] | IO[Any]", artifact_path: str | None = None) -> "Upload":
         """Send a file to the run's artifacts, in the background; wait() on what it returns, or for finish().
@@ -79,13 +76,10 @@ class RunArtifacts:
         """
         from stepstream.artifacts import content
 
-        check_image_arguments(artifact_path, key, step, timestamp)
-        if artifact_path is not None:
-            return self._artifacts().put_bytes(content.of_image(image, artifact_path), artifact_path)
-        at_ms = time.time_ns() // 1_000_000 if timestamp is None else timestamp
-        made = content.of_keyed_image(image, str(key), step or 0, at_ms)
+        made = content.of_images(image, artifact_path, key, step, timestamp)
         uploads = [self._artifacts().put_bytes(body, path) for path, body in made.items()]
-        self.set_tag(IMAGES_TAG, True)
+        if key is not None:
+            self.set_tag(content.IMAGES_TAG, True)
         return uploads[0]
 
     def download_artifacts(self, path: str = "", destination: "str | os.PathLike[str]" = ".") -> Path:
@@ -93,11 +87,3 @@ class RunArtifacts:
         from stepstream.artifacts.download import download
 
         return download(self._settings, self.run_id, path, Path(destination))
-
-
-def check_image_arguments(path: str | None, key: str | None, step: int | None, timestamp: int | None) -> None:
-    """Raises TypeError, as MLflow does."""
-    if path is None and key is None:
-        raise TypeError("say where the image goes: an artifact file, or a key (and a step)")
-    if path is not None and (key, step, timestamp) != (None, None, None):
-        raise TypeError("key, step and timestamp are of images by step: leave the artifact file out")

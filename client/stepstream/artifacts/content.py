@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
@@ -11,6 +12,8 @@ from stepstream.errors import ArtifactError, ConfigurationError
 
 YAML: Final = (".yml", ".yaml")
 HTML: Final = ".html"
+IMAGES_TAG: Final = "mlflow.loggedImages"
+"""Says that a run has images by key and step."""
 KEY: Final = re.compile(r"[a-zA-Z0-9_\-./ ]+")
 """Of images that are logged by step."""
 SMALL_PIXELS: Final = 256
@@ -53,7 +56,21 @@ def of_image(image: Any, path: str) -> bytes:
     return out.getvalue()
 
 
-def of_keyed_image(image: Any, key: str, step: int, time_ms: int) -> dict[str, bytes]:
+def of_images(image: Any, path: str | None, key: str | None, step: int | None, time_ms: int | None) -> dict[str, bytes]:
+    """The files of one image, the first itself: under a path, or by a key at a step, which is 0, and a time, now.
+
+    Raises TypeError for both or neither, as MLflow does, and ArtifactError.
+    """
+    if path is not None:
+        if (key, step, time_ms) != (None, None, None):
+            raise TypeError("key, step and timestamp are of images by step: leave the artifact file out")
+        return {path: of_image(image, path)}
+    if key is None:
+        raise TypeError("say where the image goes: an artifact file, or a key (and a step)")
+    return _of_keyed_image(image, key, step or 0, time.time_ns() // 1_000_000 if time_ms is None else time_ms)
+
+
+def _of_keyed_image(image: Any, key: str, step: int, time_ms: int) -> dict[str, bytes]:
     """One of the images of a key: itself and a small one to look at, each under the path that MLflow's page knows.
 
     Raises ArtifactError for a key with other characters than letters, digits, spaces and _-./

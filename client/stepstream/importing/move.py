@@ -125,7 +125,8 @@ def _experiment(
             for model_id, model in models.items():
                 own = [metric for metric in model.metrics if metric.run_id == run.run_id]
                 target.measured(run.run_id, own, model_id)
-            tags, left_out = {}, list[str]()
+            tags: dict[str, str] = {}
+            left_out: list[str] = []
             if artifacts == "copy":
                 moved.files += _files(source, settings, run, left_out)
             elif run.artifact_uri:

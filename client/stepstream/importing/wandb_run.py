@@ -89,7 +89,7 @@ class Head:
 
     @property
     def status(self) -> str:
-        """As `wandb sync` has it: what nothing says the end of has failed."""
+        """What nothing says the end of has failed: it was killed, or is still running and comes again."""
         return "FINISHED" if self.exit_code == 0 else "FAILED"
 
     def params(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -13,7 +12,6 @@ from stepstream.artifacts.uploader import Uploader
 from stepstream.entities import Run
 from stepstream.errors import ArtifactError
 from stepstream.notices import Notices
-from stepstream.run_artifacts import IMAGES_TAG, check_image_arguments
 from stepstream.tracking.experiments import Experiments
 from stepstream.tracking.models import Models
 from stepstream.tracking.registry import Registry
@@ -75,17 +73,12 @@ class MlflowClient(Experiments, Runs, Models, Registry):
 
         As a file, or as the image of a key at a step. Raises TypeError for both or neither.
         """
-        check_image_arguments(artifact_file, key, step, timestamp)
-        if artifact_file is not None:
-            made = {artifact_file: content.of_image(image, artifact_file)}
-        else:
-            at_ms = time.time_ns() // 1_000_000 if timestamp is None else timestamp
-            made = content.of_keyed_image(image, str(key), step or 0, at_ms)
+        made = content.of_images(image, artifact_file, key, step, timestamp)
         with self._uploading(run_id) as uploader:
             for path, body in made.items():
                 uploader.put_bytes(body, path)
-        if artifact_file is None:
-            self.set_tag(run_id, IMAGES_TAG, True)
+        if key is not None:
+            self.set_tag(run_id, content.IMAGES_TAG, True)
 
     def log_stream(self, run_id: str, stream: IO[bytes], artifact_file: str) -> None:
         """Store what a binary file object holds, and wait for it."""

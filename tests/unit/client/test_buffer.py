@@ -98,6 +98,16 @@ def test_a_very_wide_row_leaves_the_fast_way_to_narrow_ones():
     assert (held.fast_rows, held.fast_values) == (before, 1)
 
 
+def test_where_tensors_come_no_row_may_be_added_up_to_learn_its_types():
+    held = buffer()
+    held.allow_fast()
+    held.push({"a": 1.0}, 0)
+    assert (held.fast_rows > 0, held.fast_values) == (True, 1)
+    held.deny_fast()
+    held.push({"a": 1.0}, 1)
+    assert (held.fast_rows, held.fast_values) == (0, 0)
+
+
 def test_the_sealer_is_woken_once_there_is_a_frame_full():
     woken = []
     held = buffer(max_bytes=2**20, wake_bytes=2**12, wake=lambda: woken.append(1))
