@@ -191,11 +191,10 @@ class Uploader:
             self._readers.stop()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout_s)
-            if not self._thread.is_alive():
-                self._leave_the_rest()
+        self._leave_the_rest()
 
     def _leave_the_rest(self) -> None:
-        """To `stepstream sync`, at once: this process may live on for days."""
+        """To `stepstream sync`, at once: this process may live on for days, and its thread for a while."""
         with self._lock:
             left = {item.waits_for for item in self._left if item.waits_for is not None}
         for noted in left:
@@ -453,17 +452,25 @@ class _Noted:
         self._note, self.files = note, files
         self.is_kept = False
         """Some of it may be sent later, by `stepstream sync`."""
+        self._lock = threading.Lock()
+        self._is_left = False
 
     def forget(self) -> None:
         """Every file of it is settled. Raises OSError."""
         if self.is_kept:
             self.leave()
-        else:
-            pending.forget(self._note, self.files)
+            return
+        with self._lock:
+            # Once it is left somebody may be reading its copies: who does finds them stored, and removes them.
+            if not self._is_left:
+                pending.forget(self._note, self.files)
 
     def leave(self) -> None:
         """This process will not send it. Raises OSError."""
-        pending.leave(self._note)
+        with self._lock:
+            if not self._is_left:
+                self._is_left = True
+                pending.leave(self._note)
 
 
 def _is_seekable(file: IO[Any]) -> bool:

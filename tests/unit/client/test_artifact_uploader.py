@@ -250,6 +250,30 @@ def test_what_is_logged_after_the_end_is_said_and_leaves_nothing(server, made, t
     assert spooled(tmp_path) == []
 
 
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_what_a_thread_that_ends_late_has_is_anybodys_at_once(server, made, tmp_path, monkeypatch, is_stored):
+    held, go_on = threading.Event(), threading.Event()
+    waits = uploader._Noted if is_stored else uploader.Remote
+    name = "forget" if is_stored else "__aenter__"
+    original = getattr(waits, name)
+
+    def late(self: Any) -> Any:
+        held.set()
+        assert go_on.wait(30)
+        return original(self)
+
+    monkeypatch.setattr(waits, name, late)
+    made.put_bytes(b"only here", "notes.txt")
+    assert held.wait(30)
+    made.stop(0.01)
+    (call,) = pending.read_all(pending.folder(tmp_path / "spool"))
+    assert is_stored == ("notes.txt" in server.files)
+    assert (call.owner is None) is not is_stored, "what is stored already is not left"
+    go_on.set()
+    made._thread.join(30)
+    assert spooled(tmp_path) == ([] if is_stored else [".data", ".json"])
+
+
 def test_a_store_that_takes_nothing_more_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(body, "SILENT_S", 0.3)
     written(tmp_path / "large", LARGE)
