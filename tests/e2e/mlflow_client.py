@@ -32,7 +32,8 @@ with mlflow.start_run(run_name="first") as run:
     features = np.arange(10, dtype=float).reshape(-1, 1)
     model = LinearRegression().fit(features, 2 * features[:, 0])
     where = {"name": "model"} if mlflow.__version__.startswith("3.") else {"artifact_path": "model"}
-    info = mlflow.sklearn.log_model(model, **where)
+    # Said, not inferred: autologging infers them, by a process that loads everything anew.
+    info = mlflow.sklearn.log_model(model, pip_requirements=["scikit-learn"], **where)
 
 run_id = run.info.run_id
 stored = client.get_run(run_id)

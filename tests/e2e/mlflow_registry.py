@@ -28,7 +28,9 @@ features = np.arange(10, dtype=float).reshape(-1, 1)
 model = LinearRegression().fit(features, 3 * features[:, 0])
 with mlflow.start_run() as run:
     where = {"name": "model"} if three else {"artifact_path": "model"}
-    info = mlflow.sklearn.log_model(model, registered_model_name="prices", **where)
+    # Said, not inferred: autologging infers them, by a process that loads everything anew.
+    named = {"registered_model_name": "prices", "pip_requirements": ["scikit-learn"]}
+    info = mlflow.sklearn.log_model(model, **named, **where)
     second = mlflow.register_model(info.model_uri, "prices", tags={"team": "a"})
 
 assert second.version in ("2", 2)
