@@ -116,6 +116,41 @@ async def test_what_is_left_loose_is_tidied_once_the_run_has_ended(database_url,
     assert [row["points"] for row in await fetch(database_url, "SELECT points FROM chunks")] == [50]
 
 
+async def test_folding_writes_no_index_again_and_what_is_tidy_is_not_noted(database_url, compaction):
+    """PostgreSQL's statistics tell whether an update has touched the table alone."""
+    keys = [f"key-{number}" for number in range(200)]
+    async with running(database_url, compaction=False) as client:
+        await post(client, frame(1, start(), metrics({key: [1.0] * 10 for key in keys})))
+        await compact_all(compaction)
+        assert await fetch(database_url, "SELECT FROM untidy_groups") == []
+        for number in range(1, 7):
+            late = metrics({key: [1.0] * 10 for key in keys}, first_step=number * 10)
+            await post(client, frame(number + 1, late))
+            await compact_all(compaction)
+            await fetch(database_url, "VACUUM series")
+        (noted,) = await fetch(database_url, "SELECT rank, loose FROM untidy_groups")
+        assert tuple(noted) == (-1, 7)
+        done = await written(database_url, updates=6 * 200)
+        await client.post(paths.run(RUN) + "/finish", json={})
+        await compact_all(compaction)
+        assert await fetch(database_url, "SELECT FROM untidy_groups") == []
+    assert (done["n_tup_ins"], done["n_tup_upd"]) == (200, 6 * 200)
+    # Where a page has no room left the row moves to another, and into the indexes anew.
+    assert done["n_tup_hot_upd"] > 0.5 * done["n_tup_upd"]
+
+
+async def written(database_url: str, updates: int) -> asyncpg.Record:
+    """What was done to the table of series; a session of PostgreSQL tells it when it has been idle for a moment."""
+    for _ in range(100):
+        (done,) = await fetch(
+            database_url, "SELECT n_tup_ins, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'series'"
+        )
+        if done["n_tup_upd"] >= updates:
+            break
+        await asyncio.sleep(0.1)
+    return done
+
+
 async def test_steps_that_come_late_are_merged_where_they_belong(database_url, compaction):
     async with running(database_url, compaction=False) as client:
         for seq, first in enumerate((20_000, 0, 10_000, 5_000, 15_000), 1):
@@ -144,6 +179,9 @@ async def test_a_series_that_spans_what_others_hold_is_merged_bit_by_bit(databas
         await compact_all(compaction)
         whole = await get(client, HISTORY, key="a", start_step=99_000, end_step=101_000)
         await fetch(database_url, "UPDATE series SET loose = 8")
+        await fetch(database_url, "DELETE FROM untidy_groups")
+        noted = "INSERT INTO untidy_groups SELECT run_id, rank, attempt, loose FROM series"
+        await fetch(database_url, noted)
         await compact_all(compaction)
         assert await get(client, HISTORY, key="a", start_step=99_000, end_step=101_000) == whole
     assert whole["count"] == 2001 + 3

@@ -76,6 +76,7 @@ async def test_a_deleted_run_can_be_restored_until_it_is_collected(database_url,
     async with running(database_url, compaction=False) as client:
         await compacted(database, client, points=20_000)
         await post(client, frame(2, metrics({"a": [1.0]}, first_step=50_000)))
+        await fetch(database_url, f"INSERT INTO untidy_groups VALUES ('{RUN}', -1, 0, 3)")
         assert (await client.delete(paths.run(RUN))).status == 200
         assert (await client.post(paths.run(RUN) + "/restore")).status == 200
         nothing = await (await client.post(paths.GC, json={})).json()
@@ -89,8 +90,15 @@ async def test_a_deleted_run_can_be_restored_until_it_is_collected(database_url,
         assert (done["runs"], done["runs_left"]) == (1, 0)
         assert (await client.get(paths.run(RUN))).status == 404
         assert (await get(client, paths.run_history(OTHER), key="a"))["count"] == 300
-    for table in ("runs", "writers", "frames", "chunks", "series", "params", "tags"):
-        assert await fetch(database_url, f"SELECT 1 FROM {table} WHERE run_id = '{RUN}'") == []
+    tables = await fetch(
+        database_url,
+        """SELECT table_name
+            FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+            WHERE column_name = 'run_id' AND table_schema = 'public' AND table_type = 'BASE TABLE'""",
+    )
+    assert {"runs", "untidy_groups"} < {row["table_name"] for row in tables}
+    for row in tables:
+        assert await fetch(database_url, f"SELECT 1 FROM {row['table_name']} WHERE run_id = '{RUN}'") == []
 
 
 async def test_a_writer_that_outlives_its_collected_run_begins_it_anew(database_url, database):

@@ -1,19 +1,16 @@
 """The transaction of one pass: frames out, chunks in, summaries moved; all of it or nothing."""
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
-
-import numpy as np
 
 from stepstream_ingest.compact.backlog import Backlog, Group
 from stepstream_ingest.compact.chunk_rows import COLUMNS, Written, encode_block
 from stepstream_ingest.compact.gather import Block, Gathering, regrouped
+from stepstream_ingest.compact.series import Series
 from stepstream_ingest.database import Connection, Database, stream_copy
-from stepstream_ingest.errors import DatabaseAway
 from stepstream_schema import chunk, sql
 from stepstream_schema import frame as wire
 from stepstream_schema import points as ordered
@@ -27,12 +24,6 @@ LOOKED_UP_SERIES: Final = 128
 """Of several blocks whose older chunks are looked for at once."""
 STORED_POINTS: Final = 2**18
 """Of several blocks that go into one COPY: 2 MB while they are encoded."""
-OUT_OF_ORDER_LOOSE: Final = 4
-"""A chunk that overlaps older ones makes every reader of it merge: it counts as so many small ones."""
-SERVED: Final = "mlflow"
-"""The context of series that came by MLflow's protocol."""
-KNOWN_GROUPS: Final = 256
-"""Groups whose series numbers are remembered; forgetting one costs a query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +42,7 @@ class Compactor:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sql = sql.queries("compact")
-        self._known: dict[tuple[UUID, int, int, str], dict[str, int]] = {}
+        self._series = Series(self._sql)
 
     async def backlog(self) -> Backlog:
         """What waits now. Raises DatabaseAway."""
@@ -62,18 +53,19 @@ class Compactor:
         """One pass over the group; None when another process is at it. Raises DatabaseAway."""
         try:
             async with self._database.connection() as connection, connection.transaction():
-                return await self._compact(connection, group)
+                done = await self._compact(connection, group)
         except BaseException:
-            # Numbers of series that were given out in a transaction that failed do not exist.
-            self._known.pop((*_name(group), _context(group)), None)
+            self._series.forget(group)
             raise
+        self._series.committed(group)
+        return done
 
     async def _compact(self, connection: Connection, group: Group) -> Pass | None:
-        run_id, rank, attempt = _name(group)
-        if not await connection.fetchval(self._sql["try_lock_group"], run_id, rank, attempt):
+        run_id, rank, attempt = group.run_id, group.rank, group.attempt
+        if not await connection.fetchval(self._sql["try_lock_group"], run_id, -1 if rank is None else rank, attempt):
             return None
         rows = await connection.fetch(
-            self._sql["take_frames"], run_id, group.writers, group.rank, attempt, PASS_POINTS, PASS_FRAMES
+            self._sql["take_frames"], run_id, group.writers, rank, attempt, PASS_POINTS, PASS_FRAMES
         )
         # In the order of their writers, so that what was logged in order is found in order.
         rows = sorted(rows, key=lambda row: (row["writer"], row["seq"]))
@@ -120,7 +112,7 @@ class Compactor:
     ) -> dict[str, list[bytes]]:
         """Chunks that lie where the blocks do, by key."""
         keys = [key for block in blocks for key in block.keys]
-        numbers = await self._numbers(connection, group, keys)
+        numbers = await self._series.numbers(connection, group, keys)
         bounds = [_bounds(block) for block in blocks for _ in block.keys]
         columns = map(list, zip(*bounds, strict=True))
         rows = await connection.fetch(self._sql["overlapping_chunks"], group.run_id, numbers, *columns)
@@ -131,40 +123,12 @@ class Compactor:
         return there
 
     async def _store(self, connection: Connection, group: Group, blocks: Sequence[Block]) -> int:
-        numbers = [await self._numbers(connection, group, block.keys) for block in blocks]
+        numbers = [await self._series.numbers(connection, group, block.keys) for block in blocks]
         written = await asyncio.to_thread(_encoded, group.run_id, numbers, blocks)
         rows = [row for one in written for row in one.rows]
         await connection.copy_to_table("chunks", source=stream_copy(rows), columns=COLUMNS, format="binary")
-        moved = await connection.execute(self._sql["fold_series"], *fold_arguments(group.run_id, numbers, written))
-        if moved != f"UPDATE {sum(map(len, numbers))}":
-            # The run was removed since its series were looked up; the next pass finds nothing of it.
-            raise DatabaseAway(f"series of run {group.run_id.hex} vanished under a pass")
+        await self._series.fold(connection, group, numbers, written)
         return len(rows)
-
-    async def _numbers(self, connection: Connection, group: Group, keys: Sequence[str]) -> list[int]:
-        run_id, rank, attempt = _name(group)
-        context = _context(group)
-        known = self._known.setdefault((run_id, rank, attempt, context), {})
-        while len(self._known) > KNOWN_GROUPS:
-            self._known.pop(next(iter(self._known)))
-        missing = [key for key in keys if key not in known]
-        if missing:
-            await connection.execute(self._sql["lock_series_of_run"], run_id)
-            found = await connection.fetch(self._sql["find_series"], run_id, rank, attempt, missing, context)
-            known.update((row["key"], row["series_id"]) for row in found)
-            new = [key for key in missing if key not in known]
-            if new:
-                made = await connection.fetch(self._sql["create_series"], run_id, rank, attempt, new, context)
-                known.update((row["key"], row["series_id"]) for row in made)
-        return [known[key] for key in keys]
-
-
-def _name(group: Group) -> tuple[UUID, int, int]:
-    return group.run_id, -1 if group.rank is None else group.rank, group.attempt
-
-
-def _context(group: Group) -> str:
-    return SERVED if group.served else ""
 
 
 def _gathered(bodies: Sequence[bytes], *, once: bool) -> tuple[list[Block], list[int]]:
@@ -193,14 +157,3 @@ def _bounds(block: Block) -> tuple[int, int, int, int]:
 
 def _encoded(run_id: UUID, numbers: Sequence[Sequence[int]], blocks: Sequence[Block]) -> list[Written]:
     return [encode_block(run_id, own, block) for own, block in zip(numbers, blocks, strict=True)]
-
-
-def fold_arguments(run_id: UUID, numbers: Sequence[Sequence[int]], written: Sequence[Written]) -> list[Any]:
-    """The arguments of the query `fold_series`, for series that are in one block each."""
-    ints = np.concatenate([one.ints for one in written], axis=1)
-    floats = np.concatenate([one.floats for one in written], axis=1)
-    columns: list[Any] = [row.tolist() for row in (*ints, *floats)]
-    loose = [
-        int(one.points_each < chunk.MAX_POINTS // 2) for own, one in zip(numbers, written, strict=True) for _ in own
-    ]
-    return [run_id, list(itertools.chain(*numbers)), *columns, OUT_OF_ORDER_LOOSE, loose]

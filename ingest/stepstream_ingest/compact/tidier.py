@@ -43,6 +43,8 @@ class Tidier:
             loose |= await self._merge(connection, run_id, chosen)
             left = {series: loose.get(series, 0) for series in bounds}
             await connection.execute(self._sql["set_loose"], run_id, list(left), list(left.values()))
+            await connection.execute(self._sql["forget_untidy"], run_id, rank, attempt)
+            await connection.execute(self._sql["note_untidy"], run_id, rank, attempt)
             return sum(len(merge.chunks) for _, merge in chosen)
 
     async def _bounds(self, connection: Connection, run_id: UUID, series: Sequence[int]) -> dict[int, list[Bounds]]:

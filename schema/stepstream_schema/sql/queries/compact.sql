@@ -40,17 +40,24 @@ SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 1))
 SELECT key, series_id FROM series
 WHERE run_id = $1 AND rank = $2 AND attempt = $3 AND context = $5 AND key = ANY ($4::text[])
 
--- name: create_series
--- Series that do not exist yet, numbered after those that do.
-INSERT INTO series (run_id, series_id, key, rank, attempt, context)
-SELECT $1, (SELECT coalesce(max(series_id), 0) FROM series WHERE run_id = $1) + place, key, $2, $3, $5
-FROM unnest($4::text[]) WITH ORDINALITY AS named (key, place)
-RETURNING key, series_id
+-- name: last_series
+-- The largest number of a series of the run.
+SELECT coalesce(max(series_id), 0) FROM series WHERE run_id = $1
+
+-- name: insert_series
+-- New series with the summaries of their first chunks: made empty and then folded they would be written twice.
+INSERT INTO series (run_id, rank, attempt, context, key, series_id, first_step, first_time_ms, last_step, last_time_ms,
+    min_step, min_time_ms, max_step, max_time_ms, points, nans, pos_infs, neg_infs, first_value, last_value, min_value,
+    max_value, value_sum, loose)
+SELECT $1::uuid, $2::integer, $3::bigint, $4::text, d.*
+FROM unnest($5::text[], $6::integer[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
+    $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[],
+    $19::float8[], $20::float8[], $21::float8[], $22::float8[], $23::float8[], $24::integer[]) AS d
 
 -- name: fold_series
 -- The summaries after new chunks. NaN counts as smaller than every number where the last value is sought, and as no
--- number at all for minimum and maximum.
-UPDATE series AS s SET
+-- number at all for minimum and maximum. Says how many there were. No column of an index may change here: see migration 13.
+WITH folded AS (UPDATE series AS s SET
     points = s.points + d.points, nans = s.nans + d.nans, pos_infs = s.pos_infs + d.pos_infs,
     neg_infs = s.neg_infs + d.neg_infs,
     -- PostgreSQL refuses to add beyond the range of float64: a sum that comes near it is infinite.
@@ -75,20 +82,26 @@ UPDATE series AS s SET
             (d.max_step, d.max_time_ms, d.max_value)) AS x (step, time_ms, value)
         ORDER BY x.value = 'NaN', x.value DESC NULLS LAST, x.step, x.time_ms LIMIT 1),
     loose = s.loose + d.loose
-        + CASE WHEN (d.first_step, d.first_time_ms) <= (s.last_step, s.last_time_ms) THEN $20::integer ELSE 0 END
-FROM unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-    $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::float8[],
-    $16::float8[], $17::float8[], $18::float8[], $19::float8[], $21::integer[])
+        + CASE WHEN (d.first_step, d.first_time_ms) <= (s.last_step, s.last_time_ms) THEN $4::integer ELSE 0 END
+FROM unnest($5::integer[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
+    $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::float8[],
+    $19::float8[], $20::float8[], $21::float8[], $22::float8[], $23::integer[])
     AS d (series_id, first_step, first_time_ms, last_step, last_time_ms, min_step, min_time_ms, max_step, max_time_ms,
         points, nans, pos_infs, neg_infs, first_value, last_value, min_value, max_value, value_sum, loose)
 WHERE s.run_id = $1 AND s.series_id = d.series_id
+RETURNING s.loose
+), noted AS (
+    INSERT INTO untidy_groups AS g (run_id, rank, attempt, loose)
+    SELECT $1, $2::integer, $3::bigint, max(loose) FROM folded HAVING max(loose) > 1
+    ON CONFLICT (run_id, rank, attempt) DO UPDATE SET loose = excluded.loose WHERE g.loose < excluded.loose
+)
+SELECT count(*) FROM folded
 
 -- name: untidy
 -- Groups with series whose chunks are worth merging: many loose ones, or any once the run has ended.
-SELECT s.run_id, nullif(s.rank, -1) AS rank, s.attempt, count(*) AS series
-FROM series AS s JOIN runs AS r USING (run_id)
-WHERE s.loose > 1 AND (s.loose >= $1 OR r.status <> 'RUNNING')
-GROUP BY s.run_id, s.rank, s.attempt
+SELECT g.run_id, nullif(g.rank, -1) AS rank, g.attempt
+FROM untidy_groups AS g JOIN runs AS r USING (run_id)
+WHERE g.loose >= $1 OR r.status <> 'RUNNING'
 LIMIT 100
 
 -- name: untidy_series
@@ -126,3 +139,13 @@ RETURNING series_id, chunk_id, body
 UPDATE series AS s SET loose = said.loose
 FROM unnest($2::integer[], $3::integer[]) AS said (series_id, loose)
 WHERE s.run_id = $1 AND s.series_id = said.series_id
+
+-- name: forget_untidy
+-- What is known of a group that is looked at anew.
+DELETE FROM untidy_groups WHERE run_id = $1 AND rank = $2 AND attempt = $3
+
+-- name: note_untidy
+-- What the group's series say.
+INSERT INTO untidy_groups (run_id, rank, attempt, loose)
+SELECT run_id, rank, attempt, max(loose) FROM series WHERE run_id = $1 AND rank = $2 AND attempt = $3 AND loose > 1
+GROUP BY run_id, rank, attempt

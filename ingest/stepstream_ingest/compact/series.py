@@ -1,0 +1,104 @@
+"""The series of runs: what numbers they have, and their summaries."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import numpy as np
+
+from stepstream_ingest.compact.backlog import Group
+from stepstream_ingest.compact.chunk_rows import Written
+from stepstream_ingest.database import Connection
+from stepstream_ingest.errors import DatabaseAway
+from stepstream_schema import chunk
+
+OUT_OF_ORDER_LOOSE: Final = 4
+"""A chunk that overlaps older ones makes every reader of it merge: it counts as so many small ones."""
+SERVED: Final = "mlflow"
+"""The context of series that came by MLflow's protocol."""
+KNOWN_GROUPS: Final = 256
+"""Groups whose series numbers are remembered; forgetting one costs a query."""
+
+_Name: TypeAlias = tuple[UUID, int, int, str]
+"""Run, rank or -1, attempt, context."""
+
+
+class Series:
+    """Law: a series has one number for ever, and is in the table as soon as it has a chunk.
+
+    For the transactions of one process, one after the other for each group; `forget` what was one that failed.
+    """
+
+    def __init__(self, queries: Mapping[str, str]) -> None:
+        self._sql = queries
+        self._known: dict[_Name, dict[str, int]] = {}
+        self._new: dict[_Name, dict[int, str]] = {}
+        """Numbers that the transaction has given out, and not yet written."""
+
+    async def numbers(self, connection: Connection, group: Group, keys: Sequence[str]) -> list[int]:
+        """The numbers of series; those that are new get theirs."""
+        name = _name(group)
+        known = self._known.setdefault(name, {})
+        while len(self._known) > KNOWN_GROUPS:
+            self._known.pop(next(iter(self._known)))
+        missing = [key for key in keys if key not in known]
+        if missing:
+            run_id, rank, attempt, context = name
+            await connection.execute(self._sql["lock_series_of_run"], run_id)
+            found = await connection.fetch(self._sql["find_series"], run_id, rank, attempt, missing, context)
+            known.update((row["key"], row["series_id"]) for row in found)
+            fresh = [key for key in missing if key not in known]
+            if fresh:
+                new = self._new.setdefault(name, {})
+                last = max([await connection.fetchval(self._sql["last_series"], run_id), *new])
+                new.update(enumerate(fresh, last + 1))
+                known.update((key, number) for number, key in new.items())
+        return [known[key] for key in keys]
+
+    async def fold(
+        self, connection: Connection, group: Group, numbers: Sequence[Sequence[int]], written: Sequence[Written]
+    ) -> None:
+        """Move the summaries by chunks of series that are in one block each. Raises DatabaseAway."""
+        run_id, rank, attempt, context = name = _name(group)
+        new = self._new.get(name, {})
+        columns = _columns(numbers, written)
+        is_new = [number in new for number in columns[0]]
+        first = [list(itertools.compress(column, is_new)) for column in columns]
+        if first[0]:
+            keys = [new.pop(number) for number in first[0]]
+            await connection.execute(self._sql["insert_series"], run_id, rank, attempt, context, keys, *first)
+        more = [list(itertools.compress(column, (not one for one in is_new))) for column in columns]
+        if more[0]:
+            moved = await connection.fetchval(
+                self._sql["fold_series"], run_id, rank, attempt, OUT_OF_ORDER_LOOSE, *more
+            )
+            if moved != len(more[0]):
+                # The run was removed since its series were looked up; the next pass finds nothing of it.
+                raise DatabaseAway(f"series of run {run_id.hex} vanished under a pass")
+
+    def forget(self, group: Group) -> None:
+        """Numbers that were given out in a transaction that failed do not exist."""
+        name = _name(group)
+        self._known.pop(name, None)
+        self._new.pop(name, None)
+
+    def committed(self, group: Group) -> None:
+        """What was given out is written, but for series of which no point was new."""
+        if self._new.pop(_name(group), None):
+            self._known.pop(_name(group), None)
+
+
+def _name(group: Group) -> _Name:
+    rank = -1 if group.rank is None else group.rank
+    return group.run_id, rank, group.attempt, SERVED if group.served else ""
+
+
+def _columns(numbers: Sequence[Sequence[int]], written: Sequence[Written]) -> list[list[Any]]:
+    """As the queries take them: numbers, summaries, and whether the chunks are loose."""
+    ints = np.concatenate([one.ints for one in written], axis=1)
+    floats = np.concatenate([one.floats for one in written], axis=1)
+    loose = [
+        int(one.points_each < chunk.MAX_POINTS // 2) for own, one in zip(numbers, written, strict=True) for _ in own
+    ]
+    return [list(itertools.chain(*numbers)), *(row.tolist() for row in (*ints, *floats)), loose]
