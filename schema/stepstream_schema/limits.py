@@ -71,13 +71,19 @@ MAX_FILES_PER_REQUEST: Final = 256
 """Artifacts that one request may announce, complete or ask for: signing takes about a millisecond each."""
 
 MAX_PARTS_PER_REQUEST: Final = 64
-"""Parts of one upload that one request may have signed: 1 GiB of them at the usual size."""
+"""Parts of one upload that one request may have signed: 1 to 4 GiB of them at the usual sizes."""
 
 SINGLE_PUT_BYTES: Final = 32 * 2**20
 """Artifacts up to this size are sent whole; larger ones in parts, which can be resumed and sent side by side."""
 
 PART_BYTES: Final = 16 * 2**20
-"""One part, of all but the last: above the least that S3 takes (5 MiB), and half a second of a slow network."""
+"""One part of a smaller file, or of a stream: above the least of S3 (5 MiB), and half a second of a slow network."""
+
+LARGE_PART_BYTES: Final = 64 * 2**20
+"""One part of a large file: a store takes a tenth more of them in the same time, and fewer are to be signed."""
+
+PARTS_WANTED: Final = 8
+"""Parts grow with the file only as far as there are so many of them, to be sent side by side and resumed."""
 
 MAX_PARTS: Final = 10_000
 """S3's bound; Azure's is higher. A file of unknown length may so have 156 GiB."""
@@ -88,6 +94,8 @@ MAX_ARTIFACT_BYTES: Final = 5 * 2**40
 
 def part_bytes(size: int | None) -> int:
     """The size of each part but the last of an artifact of `size` bytes, or of unknown size."""
-    if size is None or size <= PART_BYTES * MAX_PARTS:
+    if size is None:
         return PART_BYTES
-    return -(-size // (MAX_PARTS * 2**20)) * 2**20
+    wanted = min(max(PART_BYTES, size // PARTS_WANTED), LARGE_PART_BYTES)
+    least = max(wanted, -(-size // MAX_PARTS))
+    return -(-least // 2**20) * 2**20

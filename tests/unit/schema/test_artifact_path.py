@@ -63,3 +63,11 @@ def test_a_file_of_any_size_fits_the_parts_that_stores_take(size):
     assert part >= 5 * 2**20
     assert part % 2**20 == 0
     assert size is None or -(-size // part) <= limits.MAX_PARTS
+
+
+@pytest.mark.parametrize(
+    ("size", "mebibytes"),
+    [(None, 16), (0, 16), (128 * 2**20, 16), (256_000_000, 31), (2**30, 64), (600 * 2**30, 64), (700 * 2**30, 72)],
+)
+def test_parts_grow_with_the_file_but_not_far(size, mebibytes):
+    assert limits.part_bytes(size) == mebibytes * 2**20
