@@ -32,7 +32,7 @@ WHOLE_AT_ONCE: Final = 4
 PARTS_AT_ONCE: Final = 4
 """Parts that it sends beside them, of all its large files together."""
 WINDOW_PARTS: Final = 8
-"""Parts that are signed together: 128 MiB, well sent before the signatures expire."""
+"""Parts that are signed together: 128 to 512 MiB, well sent before the signatures expire."""
 STREAM_PARTS: Final = 3
 """Parts of streams in memory, of all streams together: 48 MiB."""
 STREAMS_AT_ONCE: Final = 2

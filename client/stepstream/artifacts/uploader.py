@@ -469,8 +469,8 @@ class _Noted:
         """This process will not send it. Raises OSError."""
         with self._lock:
             if not self._is_left:
-                self._is_left = True
                 pending.leave(self._note)
+                self._is_left = True
 
 
 def _is_seekable(file: IO[Any]) -> bool:

@@ -11,6 +11,8 @@ CREATE TABLE untidy_groups (
     loose integer NOT NULL,
     PRIMARY KEY (run_id, rank, attempt)
 );
+-- A server of the version before may be folding still.
+LOCK TABLE series IN SHARE ROW EXCLUSIVE MODE;
 INSERT INTO untidy_groups (run_id, rank, attempt, loose)
 SELECT run_id, rank, attempt, max(loose) FROM series WHERE loose > 1 GROUP BY run_id, rank, attempt;
 DROP INDEX series_untidy;
