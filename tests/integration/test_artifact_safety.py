@@ -79,6 +79,8 @@ async def test_nothing_is_added_to_a_deleted_run(database_url):
         await put(client, "a", b"x")
         await client.delete(paths.run(RUN))
         await begin(client, said("b", b"y"), status=400)
+    assert await fetch(database_url, "SELECT FROM uploads WHERE path = 'b'") == []
+    assert [row["path"] for row in await fetch(database_url, "SELECT path FROM artifacts")] == ["a"]
 
 
 async def test_a_url_for_one_object_opens_no_other(database_url):

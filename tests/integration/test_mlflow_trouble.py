@@ -150,8 +150,12 @@ async def test_artifacts_have_an_absolute_place(database_url):
     async with running(database_url, compaction=False) as client:
         for number, place in enumerate(("/abs", "file:///x", "s3://bucket", "", "C:\\x")):
             await call(client, "experiments/create", name=f"e{number}", artifact_location=place)
+            made = (await ask(client, "experiments/get-by-name", experiment_name=f"e{number}"))["experiment"]
+            assert made["artifact_location"] == (place or f"mlflow-artifacts:/{made['experiment_id']}")
         for place in ("relative", "./x", "../x", " "):
-            await call(client, "experiments/create", 400, name="e", artifact_location=place)
+            refused = await call(client, "experiments/create", 400, name="e", artifact_location=place)
+            assert refused["error_code"] == "INVALID_PARAMETER_VALUE"
+        await ask(client, "experiments/get-by-name", 404, experiment_name="e")
 
 
 async def test_a_models_metric_that_is_no_number_stays_none(database_url):

@@ -78,6 +78,8 @@ class Item:
     counted: bool = False
     furthest: dict[int, int] = field(default_factory=dict)
     """Bytes of each part that have been sent, at most: sending them again is no progress."""
+    checked: set[int] = field(default_factory=set)
+    """Parts that were read for what the store checks: reading them again is none either."""
     waits_for: Any = None
     """Kept alive and told when the file is settled: the note in the spool."""
 
@@ -246,6 +248,9 @@ class Sending:
             for part in parts:
                 if part.number not in checksums:
                     checksums[part.number] = await self._digest(item, algorithm, part.start, part.size)
+                    if part.number not in item.checked:
+                        item.checked.add(part.number)
+                        item.handle.moved += part.size
 
         have = {(part["number"], part["size"]) for part in said["have"]}
         async with asyncio.TaskGroup() as group:

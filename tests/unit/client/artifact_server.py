@@ -30,6 +30,8 @@ class ArtifactServer:
         self.gates: dict[str, threading.Event] = {}
         """What waits until it is opened."""
         self.wants_md5 = False
+        self.checksum = "crc32"
+        """Of parts."""
         self._numbers = itertools.count()
         self._uploads: dict[str, dict[str, Any]] = {}
         self._by_hash: dict[str, bytes] = {}
@@ -82,7 +84,7 @@ class ArtifactServer:
             "state": "parts",
             "upload_id": number,
             "part_bytes": limits.PART_BYTES,
-            "checksum": "crc32",
+            "checksum": self.checksum,
             "have": [],
         }
 

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from stepstream import process, settings
 from stepstream.artifacts import body, leftovers, pending, sending, uploader
+from stepstream.artifacts.source import FileSource
 from stepstream.artifacts.uploader import Uploader
 from stepstream.errors import ArtifactError
 from stepstream.notices import Notices
@@ -287,6 +288,8 @@ def test_a_store_that_takes_nothing_more_is_tried_again(tmp_path, monkeypatch):
         made = Uploader(loaded, RUN, 0, Notices())
         made.put_file(tmp_path / "large", None)
         tries = [deaf.accept() for _ in range(2)]
+        assert made.left() == ("large",)
+        assert server.asked.count("announce") == 2
         made.stop()
     for connection, _ in tries:
         connection.close()
@@ -303,6 +306,21 @@ def test_finish_waits_while_a_file_is_hashed(server, made, tmp_path, monkeypatch
     monkeypatch.setattr(os, "preadv", slow)
     made.put_file(tmp_path / "large", None)
     assert made.finish(timeout_s=60, still_s=0.8)
+
+
+def test_finish_waits_while_parts_are_read_for_what_the_store_checks(server, made, tmp_path, monkeypatch):
+    server.checksum = "sha256"
+    written(tmp_path / "large", LARGE)
+    digest = FileSource.digest
+
+    def slow(self: FileSource, *arguments: Any) -> str:
+        time.sleep(0.6)
+        return digest(self, *arguments)
+
+    monkeypatch.setattr(FileSource, "digest", slow)
+    made.put_file(tmp_path / "large", None)
+    assert made.finish(timeout_s=60, still_s=1.2)
+    assert server.files.keys() == {"large"}
 
 
 def test_finish_waits_while_the_server_completes_a_large_file_and_not_for_ever(server, made, tmp_path, monkeypatch):

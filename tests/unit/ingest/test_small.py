@@ -135,8 +135,10 @@ async def test_a_server_that_is_told_to_stop_does_not_wait_for_postgresql_to_com
     stop = asyncio.Event()
     watching = asyncio.create_task(supervisor._watch(stop, NoWorkers(), Recovering()))
     await asyncio.sleep(0.5)
+    assert not watching.done()
     stop.set()
     await asyncio.wait_for(watching, 2)
+    assert watching.done()
 
 
 def test_a_worker_is_told_what_its_supervisor_knows():

@@ -86,7 +86,9 @@ def test_encoded_buckets_come_back(values):
     values = np.where(np.abs(values) > 1e300, 1.0, values)
     steps, times = each(values[0])
     ints, floats = buckets.of_matrix(steps, times, values, 4)
-    for row, block in enumerate(buckets.encode_many(ints, floats)):
+    blocks = buckets.encode_many(ints, floats)
+    assert len(blocks) == len(values)
+    for row, block in enumerate(blocks):
         same(buckets.decode(block), Buckets(ints[row], floats[row]))
 
 
