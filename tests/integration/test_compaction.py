@@ -178,9 +178,9 @@ async def test_a_series_that_spans_what_others_hold_is_merged_bit_by_bit(databas
         await post(client, frame(31, wide))
         await compact_all(compaction)
         whole = await get(client, HISTORY, key="a", start_step=99_000, end_step=101_000)
-        await fetch(database_url, "UPDATE series SET loose = 8")
+        await fetch(database_url, "UPDATE series SET loose_chunks = 8")
         await fetch(database_url, "DELETE FROM untidy_groups")
-        noted = "INSERT INTO untidy_groups SELECT run_id, rank, attempt, loose FROM series"
+        noted = "INSERT INTO untidy_groups SELECT run_id, rank, attempt, loose_chunks FROM series"
         await fetch(database_url, noted)
         await compact_all(compaction)
         assert await get(client, HISTORY, key="a", start_step=99_000, end_step=101_000) == whole

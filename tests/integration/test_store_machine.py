@@ -1,6 +1,7 @@
 """Logs, compacts, kills, resumes and reads in any order, against a plain dictionary."""
 
 import asyncio
+import math
 import struct
 from collections import Counter
 from typing import Any
@@ -12,13 +13,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from stepstream_ingest.compact import backlog, tidy
+from stepstream_ingest.compact import backlog, series, tidy
 from stepstream_ingest.compact.compactor import Compactor
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.compact.tidier import Tidier
 from stepstream_ingest.database import Database
 from stepstream_ingest.errors import DatabaseAway
+from stepstream_ingest.filters import Comparison
 from stepstream_ingest.read.history import History, Wanted, Window
+from stepstream_ingest.tracking.runs import Runs
 from stepstream_ingest.write.candidate import validate
 from stepstream_ingest.write.commit import Committer
 from stepstream_schema.attempt import Attempt
@@ -68,7 +71,9 @@ class Store(RuleBasedStateMachine):
 
     async def _clear(self) -> None:
         connection = await asyncpg.connect(self.database_url)
-        await connection.execute("TRUNCATE frames, chunks, series, writers, runs, params, tags, kept_frames CASCADE")
+        await connection.execute(
+            "TRUNCATE frames, chunks, series, latest, untidy_groups, writers, runs, params, tags, kept_frames CASCADE"
+        )
         await connection.close()
 
     def teardown(self) -> None:
@@ -198,6 +203,26 @@ class Store(RuleBasedStateMachine):
             for key in KEYS:
                 self._read(key, None, -20, 100)
 
+    @invariant()
+    def a_run_shows_the_last_value_of_its_lowest_rank(self) -> None:
+        if not hasattr(self, "model") or not self.model:
+            return
+        runs = Runs(self.database, self.database)
+        (run,) = self.run(runs.many([_uuid()]))
+        shown = {key: (step, time_ms, repr(value + 0.0)) for key, value, step, time_ms in run.metrics}
+        expected = {key: self._last(key) for key in KEYS if any(place[0] == key for place in self.model)}
+        assert shown == {key: (step, time_ms, repr(value + 0.0)) for key, (step, time_ms, value) in expected.items()}
+        for key, (_, _, value) in expected.items():
+            if math.isfinite(value):
+                same = Comparison(entity="metric", key=key, operator="=", value=value, is_number=True)
+                found = self.run(runs.search([0], [same], [], stage="all", limit=2, offset=0))
+                assert found == [_uuid()]
+
+    def _last(self, key) -> tuple[int, int, float]:
+        place = min((place for place in self.model if place[0] == key), key=lambda place: (place[1], -place[2]))
+        points = [(step, time_ms, struct.unpack("<d", value)[0]) for step, time_ms, value in self.model[place]]
+        return max(points, key=lambda point: (*point[:2], not math.isnan(point[2]), point[2]))
+
     @rule(key=st.sampled_from(KEYS), rank=st.sampled_from([-1, 0, 3]), start=steps, end=steps)
     def read_a_window_of_a_rank(self, key, rank, start, end) -> None:
         self._read(key, rank, start, end)
@@ -249,7 +274,8 @@ def _uuid():
 
 
 @pytest.mark.timeout(240)
-def test_the_store_equals_a_dictionary(store_url, monkeypatch):
+@pytest.mark.parametrize("latest_keys", [1, 128])
+def test_the_store_equals_a_dictionary(store_url, monkeypatch, latest_keys):
     monkeypatch.setattr(backlog, "DUE_AGE_S", -1e12)  # frames of these tests bear any time
     # Small enough that a few dozen points make many chunks.
     monkeypatch.setattr("stepstream_schema.chunk.MAX_POINTS", 8)
@@ -258,9 +284,10 @@ def test_the_store_equals_a_dictionary(store_url, monkeypatch):
     monkeypatch.setattr(tidy, "SMALL_POINTS", 4)
     monkeypatch.setattr(tidy, "MAX_CHUNKS", 3)
     monkeypatch.setattr("stepstream_ingest.compact.compactor.PASS_POINTS", 40)
+    monkeypatch.setattr(series, "LATEST_KEYS", latest_keys)
     Store.database_url = store_url
     case = Store.TestCase
     case.settings = settings(
-        max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case().runTest()

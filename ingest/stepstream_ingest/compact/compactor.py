@@ -84,6 +84,8 @@ class Compactor:
             some = _some(blocks)
             points += sum(block.values.size for block in some)
             chunks += await self._store(connection, group, some)
+        if chunks:
+            await self._series.tell(connection, group)
         return Pass(frames=frames, points=points, bytes=size, chunks=chunks)
 
     async def _news(self, connection: Connection, group: Group, blocks: Sequence[Block]) -> list[Block]:

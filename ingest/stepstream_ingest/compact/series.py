@@ -1,4 +1,4 @@
-"""The series of runs: what numbers they have, and their summaries."""
+"""The series of runs: what numbers they have, their summaries, and the latest values of each run."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,8 @@ OUT_OF_ORDER_LOOSE: Final = 4
 """A chunk that overlaps older ones makes every reader of it merge: it counts as so many small ones."""
 SERVED: Final = "mlflow"
 """The context of series that came by MLflow's protocol."""
+LATEST_KEYS: Final = 128
+"""A run with more keys says its latest values by its series alone: a row of so many is read and written in no time."""
 KNOWN_GROUPS: Final = 256
 """Groups whose series numbers are remembered; forgetting one costs a query."""
 
@@ -76,6 +78,12 @@ class Series:
             if moved != len(more[0]):
                 # The run was removed since its series were looked up; the next pass finds nothing of it.
                 raise DatabaseAway(f"series of run {run_id.hex} vanished under a pass")
+
+    async def tell(self, connection: Connection, group: Group) -> None:
+        """Move the latest values of the run. Last of all in a transaction, which else could wait for one that waits."""
+        run_id, rank, attempt, _ = _name(group)
+        await connection.execute(self._sql["open_latest"], run_id)
+        await connection.execute(self._sql["fold_latest"], run_id, rank, attempt, LATEST_KEYS)
 
     def forget(self, group: Group) -> None:
         """Numbers that were given out in a transaction that failed do not exist."""

@@ -29,6 +29,7 @@ TEXTS: Final = {
     "|| '/artifacts')",
 }
 COLUMNS: Final = "r.run_id, r.experiment_id, r.name, r.status, r.user_id, r.start_time_ms, r.end_time_ms"
+CHOSEN_COLUMNS: Final = COLUMNS.replace("r.", "c.")
 NUMBERS: Final = {"start_time": "r.start_time_ms", "end_time": "r.end_time_ms"}
 ALIASES: Final = {
     **dict.fromkeys(("run name", "Run name", "Run Name"), "run_name"),
@@ -46,22 +47,28 @@ STAGES: Final = {
     "all": "",
 }
 
-LATEST: Final = """
-SELECT run_id, {columns} FROM (SELECT DISTINCT ON (run_id, key) run_id, key, value FROM (
-    SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
-    FROM series AS s WHERE s.key = ANY({keys}::text[]) AND s.points > 0 AND s.run_id {among}
-    UNION ALL
-    SELECT f.run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
-    FROM frames AS f, unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
-    WHERE x.key = ANY({keys}::text[]) AND f.run_id {among}
-) AS part
-ORDER BY run_id, key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
-) AS each GROUP BY run_id
-"""
-"""A row for each run that has one of the keys; a run and a key have one value, which max() passes on."""
-MANY: Final = "IN (SELECT run_id FROM chosen)"
+OTHERS: Final = """fresh AS MATERIALIZED (SELECT DISTINCT f.run_id FROM frames AS f WHERE f.run_id {among}),
+others AS (
+    SELECT run_id, {columns} FROM (SELECT DISTINCT ON (run_id, key) run_id, key, value FROM (
+        SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
+        FROM series AS s WHERE s.key = ANY({keys}::text[]) AND s.points > 0 AND s.run_id {wide}
+        UNION ALL
+        SELECT l.run_id, x.key, x.rank, x.attempt, x.step, x.time_ms, x.value
+        FROM latest AS l, unnest(l.keys, l.ranks, l.attempts, l.last_steps, l.last_times_ms, l.lasts)
+            AS x (key, rank, attempt, step, time_ms, value)
+        WHERE x.key = ANY({keys}::text[]) AND l.run_id = ANY (ARRAY(SELECT run_id FROM fresh))
+        UNION ALL
+        SELECT f.run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
+        FROM frames AS f, unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
+        WHERE x.key = ANY({keys}::text[]) AND f.run_id {among}
+    ) AS part
+    ORDER BY run_id, key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
+    ) AS each GROUP BY run_id
+)"""
+"""A row for each run that has one of the keys in frames, or in more series than fit into one row."""
+MANY: Final = "IN (SELECT run_id FROM chosen{})"
 """Of runs that may be most there are: PostgreSQL may also read their table from one end to the other."""
-FEW: Final = "= ANY (ARRAY(SELECT run_id FROM chosen))"
+FEW: Final = "= ANY (ARRAY(SELECT run_id FROM chosen{}))"
 """Of runs that have one value of a param or tag: one walk through the index, where a join would begin anew for each."""
 
 
@@ -108,34 +115,46 @@ class _Search:
         keys = [key for one in orders for key in self._order(one)]
         if ("attribute", "start_time") not in names:
             keys.append("r.start_time_ms DESC NULLS LAST")
-        chosen = (
-            f"chosen AS MATERIALIZED (SELECT {COLUMNS} FROM runs AS r "
-            f"WHERE r.experiment_id = ANY($1::bigint[]){STAGES[stage]}"
-            + "".join(f" AND {condition}" for condition in cheap)
-            + ")"
-        )
-        join = f" LEFT JOIN ({self._latest()}) AS m ON m.run_id = r.run_id" if self._metrics else ""
+        conditions = "".join(f" AND {condition}" for condition in cheap)
+        chosen = f"r.experiment_id = ANY($1::bigint[]){STAGES[stage]}{conditions}"
         where = f" WHERE {' AND '.join(by_metric)}" if by_metric else ""
         sql = (
-            f"WITH {chosen} SELECT r.run_id FROM chosen AS r{join}{where} "
+            f"WITH {self._with_latest(chosen) if self._metrics else self._chosen(chosen)} AS r{where} "
             f"ORDER BY {', '.join([*keys, 'r.run_id'])} LIMIT {self._parameter(limit)} OFFSET {self._parameter(offset)}"
         )
         return Query(sql, tuple(self._arguments))
+
+    def _chosen(self, conditions: str) -> str:
+        return (
+            f"chosen AS MATERIALIZED (SELECT {COLUMNS} FROM runs AS r WHERE {conditions}) SELECT r.run_id FROM chosen"
+        )
+
+    def _with_latest(self, conditions: str) -> str:
+        # What a run says in its one row, and where that is not all, what is found by looking further.
+        keys = {name: self._parameter(key) for key, name in self._metrics.items()}
+        among = FEW if self._narrow else MANY
+        others = OTHERS.format(
+            columns=", ".join(f"max(value) FILTER (WHERE key = {key}::text) AS {name}" for name, key in keys.items()),
+            keys=self._parameter(list(self._metrics)),
+            among=among.format(""),
+            wide=among.format(" WHERE is_wide"),
+        )
+        known = ", ".join(f"l.lasts[array_position(l.keys, {key}::text)] AS {name}" for name, key in keys.items())
+        values = ", ".join(f"CASE WHEN o.run_id IS NULL THEN c.{name} ELSE o.{name} END AS {name}" for name in keys)
+        return (
+            f"chosen AS MATERIALIZED (SELECT {COLUMNS}, l.run_id IS NOT NULL AND l.keys IS NULL AS is_wide, {known} "
+            f"FROM runs AS r LEFT JOIN latest AS l ON l.run_id = r.run_id WHERE {conditions}), {others} "
+            # A full join is never a loop in a loop, however few runs PostgreSQL expects.
+            f"SELECT r.run_id FROM (SELECT {CHOSEN_COLUMNS}, {values} "
+            f"FROM chosen AS c FULL JOIN others AS o ON o.run_id = c.run_id)"
+        )
 
     def _parameter(self, value: Any) -> str:
         self._arguments.append(value)
         return f"${len(self._arguments)}"
 
     def _metric(self, key: str) -> str:
-        return self._metrics.setdefault(key, f"m.m{len(self._metrics)}")
-
-    def _latest(self) -> str:
-        columns = ", ".join(
-            f"max(value) FILTER (WHERE key = {self._parameter(key)}) AS {name.removeprefix('m.')}"
-            for key, name in self._metrics.items()
-        )
-        among = FEW if self._narrow else MANY
-        return LATEST.format(columns=columns, keys=self._parameter(list(self._metrics)), among=among)
+        return f"r.{self._metrics.setdefault(key, f'm{len(self._metrics)}')}"
 
     def _condition(self, one: Comparison) -> str:
         match _entity(one.entity):

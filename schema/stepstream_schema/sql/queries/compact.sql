@@ -48,7 +48,7 @@ SELECT coalesce(max(series_id), 0) FROM series WHERE run_id = $1
 -- New series with the summaries of their first chunks: made empty and then folded they would be written twice.
 INSERT INTO series (run_id, rank, attempt, context, key, series_id, first_step, first_time_ms, last_step, last_time_ms,
     min_step, min_time_ms, max_step, max_time_ms, points, nans, pos_infs, neg_infs, first_value, last_value, min_value,
-    max_value, value_sum, loose)
+    max_value, value_sum, loose_chunks)
 SELECT $1::uuid, $2::integer, $3::bigint, $4::text, d.*
 FROM unnest($5::text[], $6::integer[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
     $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[],
@@ -81,7 +81,7 @@ WITH folded AS (UPDATE series AS s SET
         SELECT x.step, x.time_ms, x.value FROM (VALUES (s.max_step, s.max_time_ms, s.max_value),
             (d.max_step, d.max_time_ms, d.max_value)) AS x (step, time_ms, value)
         ORDER BY x.value = 'NaN', x.value DESC NULLS LAST, x.step, x.time_ms LIMIT 1),
-    loose = s.loose + d.loose
+    loose_chunks = s.loose_chunks + d.loose
         + CASE WHEN (d.first_step, d.first_time_ms) <= (s.last_step, s.last_time_ms) THEN $4::integer ELSE 0 END
 FROM unnest($5::integer[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
     $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::float8[],
@@ -89,13 +89,44 @@ FROM unnest($5::integer[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[
     AS d (series_id, first_step, first_time_ms, last_step, last_time_ms, min_step, min_time_ms, max_step, max_time_ms,
         points, nans, pos_infs, neg_infs, first_value, last_value, min_value, max_value, value_sum, loose)
 WHERE s.run_id = $1 AND s.series_id = d.series_id
-RETURNING s.loose
+RETURNING s.loose_chunks
 ), noted AS (
     INSERT INTO untidy_groups AS g (run_id, rank, attempt, loose)
-    SELECT $1, $2::integer, $3::bigint, max(loose) FROM folded HAVING max(loose) > 1
+    SELECT $1, $2::integer, $3::bigint, max(loose_chunks) FROM folded HAVING max(loose_chunks) > 1
     ON CONFLICT (run_id, rank, attempt) DO UPDATE SET loose = excluded.loose WHERE g.loose < excluded.loose
 )
 SELECT count(*) FROM folded
+
+-- name: open_latest
+-- A place for the latest values of a run.
+INSERT INTO latest (run_id) VALUES ($1) ON CONFLICT DO NOTHING
+
+-- name: fold_latest
+-- The latest values of a run after a pass over one of its groups, which holds the group's lock. Of hundreds of ranks most
+-- change nothing, and wait for nobody: each key is said by the lowest.
+UPDATE latest AS l SET (keys, ranks, attempts, last_steps, last_times_ms, lasts) = (
+    SELECT CASE WHEN count(*) <= $4 THEN array_agg(key ORDER BY key) END,
+        CASE WHEN count(*) <= $4 THEN array_agg(rank ORDER BY key) END,
+        CASE WHEN count(*) <= $4 THEN array_agg(attempt ORDER BY key) END,
+        CASE WHEN count(*) <= $4 THEN array_agg(step ORDER BY key) END,
+        CASE WHEN count(*) <= $4 THEN array_agg(time_ms ORDER BY key) END,
+        CASE WHEN count(*) <= $4 THEN array_agg(value ORDER BY key) END
+    FROM (
+        SELECT DISTINCT ON (key) key, rank, attempt, step, time_ms, value
+        FROM (
+            SELECT x.key, x.rank, x.attempt, x.step, x.time_ms, x.value
+            FROM unnest(l.keys, l.ranks, l.attempts, l.last_steps, l.last_times_ms, l.lasts)
+                AS x (key, rank, attempt, step, time_ms, value)
+            UNION ALL
+            SELECT s.key, s.rank, s.attempt, s.last_step, s.last_time_ms, s.last_value
+            FROM series AS s WHERE s.run_id = $1 AND s.rank = $2 AND s.attempt = $3 AND s.points > 0
+        ) AS part
+        ORDER BY key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
+    ) AS each
+)
+WHERE l.run_id = $1 AND l.keys IS NOT NULL AND EXISTS (
+    SELECT FROM series AS s WHERE s.run_id = $1 AND s.rank = $2 AND s.attempt = $3 AND s.points > 0 AND NOT EXISTS (
+        SELECT FROM unnest(l.keys, l.ranks) AS e (key, rank) WHERE e.key = s.key AND e.rank < s.rank))
 
 -- name: untidy
 -- Groups with series whose chunks are worth merging: many loose ones, or any once the run has ended.
@@ -108,7 +139,7 @@ LIMIT 100
 -- The untidy series of a group.
 SELECT s.series_id
 FROM series AS s JOIN runs AS r USING (run_id)
-WHERE s.run_id = $1 AND s.rank = $2 AND s.attempt = $3 AND s.loose > 1 AND (s.loose >= $4 OR r.status <> 'RUNNING')
+WHERE s.run_id = $1 AND s.rank = $2 AND s.attempt = $3 AND s.loose_chunks > 1 AND (s.loose_chunks >= $4 OR r.status <> 'RUNNING')
 ORDER BY s.series_id LIMIT $5
 
 -- name: overlapping_chunks
@@ -136,7 +167,7 @@ RETURNING series_id, chunk_id, body
 
 -- name: set_loose
 -- What is left to tidy.
-UPDATE series AS s SET loose = said.loose
+UPDATE series AS s SET loose_chunks = said.loose
 FROM unnest($2::integer[], $3::integer[]) AS said (series_id, loose)
 WHERE s.run_id = $1 AND s.series_id = said.series_id
 
@@ -147,5 +178,6 @@ DELETE FROM untidy_groups WHERE run_id = $1 AND rank = $2 AND attempt = $3
 -- name: note_untidy
 -- What the group's series say.
 INSERT INTO untidy_groups (run_id, rank, attempt, loose)
-SELECT run_id, rank, attempt, max(loose) FROM series WHERE run_id = $1 AND rank = $2 AND attempt = $3 AND loose > 1
+SELECT run_id, rank, attempt, max(loose_chunks) FROM series
+WHERE run_id = $1 AND rank = $2 AND attempt = $3 AND loose_chunks > 1
 GROUP BY run_id, rank, attempt

@@ -83,6 +83,7 @@ WITH gone_params AS (DELETE FROM params WHERE run_id = $1),
     gone_models AS (DELETE FROM run_models WHERE run_id = $1),
     gone_uploads AS (DELETE FROM uploads WHERE owner = $1),
     gone_kept AS (DELETE FROM kept_frames WHERE run_id = $1),
+    gone_latest AS (DELETE FROM latest WHERE run_id = $1),
     gone_untidy AS (DELETE FROM untidy_groups WHERE run_id = $1),
     gone_writers AS (DELETE FROM writers WHERE run_id = $1)
 DELETE FROM runs WHERE run_id = $1

@@ -251,18 +251,33 @@ WHERE r.run_id = ANY($1::uuid[])
 
 -- name: latest_of_runs
 -- The latest value of each of their metrics: of the lowest rank's newest attempt the largest step, then time, then value.
-SELECT run_id, array_agg(key ORDER BY key) AS keys, array_agg(value ORDER BY key) AS values,
-    array_agg(step ORDER BY key) AS steps, array_agg(time_ms ORDER BY key) AS times_ms
+-- Mostly it is there as a row a run; where frames wait they are looked through, and where there are many keys the series.
+WITH known AS MATERIALIZED (
+    SELECT run_id, keys, ranks, attempts, last_steps, last_times_ms, lasts FROM latest WHERE run_id = ANY($1::uuid[])
+), fresh AS MATERIALIZED (
+    SELECT DISTINCT run_id FROM frames WHERE run_id = ANY($1::uuid[])
+)
+SELECT run_id, keys, lasts AS values, last_steps AS steps, last_times_ms AS times_ms
+FROM known WHERE keys IS NOT NULL AND run_id NOT IN (SELECT run_id FROM fresh)
+UNION ALL
+SELECT run_id, array_agg(key ORDER BY key), array_agg(value ORDER BY key), array_agg(step ORDER BY key),
+    array_agg(time_ms ORDER BY key)
 FROM (
     SELECT DISTINCT ON (run_id, key) run_id, key, value, step, time_ms
     FROM (
         SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
-        FROM series AS s WHERE s.run_id = ANY($1::uuid[]) AND s.points > 0
+        FROM series AS s
+        WHERE s.run_id = ANY (ARRAY(SELECT run_id FROM known WHERE keys IS NULL)) AND s.points > 0
+        UNION ALL
+        SELECT k.run_id, x.key, x.rank, x.attempt, x.step, x.time_ms, x.value
+        FROM known AS k, unnest(k.keys, k.ranks, k.attempts, k.last_steps, k.last_times_ms, k.lasts)
+            AS x (key, rank, attempt, step, time_ms, value)
+        WHERE k.run_id IN (SELECT run_id FROM fresh)
         UNION ALL
         SELECT f.run_id, x.key, coalesce(f.rank, -1), f.attempt, x.step, x.time_ms, x.value
         FROM frames AS f, unnest(f.keys, f.last_steps, f.last_times_ms, f.lasts) AS x (key, step, time_ms, value)
         WHERE f.run_id = ANY($1::uuid[])
     ) AS part
     ORDER BY run_id, key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
-) AS latest
+) AS each
 GROUP BY run_id
