@@ -39,7 +39,7 @@ DATASETS: Final = {"name": "d.name", "digest": "d.digest", "context": "(u.tags -
 TEXT_OPERATORS: Final = ("=", "!=", "LIKE", "ILIKE")
 NUMBER_OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
 INDEXED_CHARS: Final = 200
-"""Of a value, as in the indexes params_by_value and tags_by_value."""
+"""Of the longest value that is in the indexes params_by_value and tags_by_value."""
 LARGEST: Final = "1.7976931348623157e308::float8"
 STAGES: Final = {
     "active": " AND r.lifecycle_stage = 'active'",
@@ -47,9 +47,13 @@ STAGES: Final = {
     "all": "",
 }
 
-OTHERS: Final = """fresh AS MATERIALIZED (SELECT DISTINCT f.run_id FROM frames AS f WHERE f.run_id {among}),
-others AS (
-    SELECT run_id, {columns} FROM (SELECT DISTINCT ON (run_id, key) run_id, key, value FROM (
+LATEST: Final = """
+WITH {chosen}, said AS MATERIALIZED (
+    SELECT run_id, keys IS NULL AS is_wide, {said} FROM latest WHERE run_id {among}
+), fresh AS MATERIALIZED (
+    SELECT DISTINCT run_id FROM frames WHERE run_id {among}
+), others AS (
+    SELECT run_id, {found} FROM (SELECT DISTINCT ON (run_id, key) run_id, key, value FROM (
         SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
         FROM series AS s WHERE s.key = ANY({keys}::text[]) AND s.points > 0 AND s.run_id {wide}
         UNION ALL
@@ -64,11 +68,16 @@ others AS (
     ) AS part
     ORDER BY run_id, key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
     ) AS each GROUP BY run_id
+)
+SELECT r.run_id FROM (
+    SELECT {columns}, {values}
+    FROM chosen AS c FULL JOIN said AS s ON s.run_id = c.run_id FULL JOIN others AS o ON o.run_id = c.run_id
 )"""
-"""A row for each run that has one of the keys in frames, or in more series than fit into one row."""
-MANY: Final = "IN (SELECT run_id FROM chosen{})"
+"""Runs with their latest values: as a run says them in its one row; where frames wait, or there are too many keys for
+that row, as frames and series have them."""
+MANY: Final = "IN (SELECT run_id FROM chosen)"
 """Of runs that may be most there are: PostgreSQL may also read their table from one end to the other."""
-FEW: Final = "= ANY (ARRAY(SELECT run_id FROM chosen{}))"
+FEW: Final = "= ANY (ARRAY(SELECT run_id FROM chosen))"
 """Of runs that have one value of a param or tag: one walk through the index, where a join would begin anew for each."""
 
 
@@ -116,37 +125,30 @@ class _Search:
         if ("attribute", "start_time") not in names:
             keys.append("r.start_time_ms DESC NULLS LAST")
         conditions = "".join(f" AND {condition}" for condition in cheap)
-        chosen = f"r.experiment_id = ANY($1::bigint[]){STAGES[stage]}{conditions}"
+        chosen = (
+            f"chosen AS MATERIALIZED (SELECT {COLUMNS} FROM runs AS r "
+            f"WHERE r.experiment_id = ANY($1::bigint[]){STAGES[stage]}{conditions})"
+        )
+        runs = self._with_latest(chosen) if self._metrics else f"WITH {chosen} SELECT r.run_id FROM chosen"
         where = f" WHERE {' AND '.join(by_metric)}" if by_metric else ""
         sql = (
-            f"WITH {self._with_latest(chosen) if self._metrics else self._chosen(chosen)} AS r{where} "
+            f"{runs} AS r{where} "
             f"ORDER BY {', '.join([*keys, 'r.run_id'])} LIMIT {self._parameter(limit)} OFFSET {self._parameter(offset)}"
         )
         return Query(sql, tuple(self._arguments))
 
-    def _chosen(self, conditions: str) -> str:
-        return (
-            f"chosen AS MATERIALIZED (SELECT {COLUMNS} FROM runs AS r WHERE {conditions}) SELECT r.run_id FROM chosen"
-        )
-
-    def _with_latest(self, conditions: str) -> str:
-        # What a run says in its one row, and where that is not all, what is found by looking further.
+    def _with_latest(self, chosen: str) -> str:
         keys = {name: self._parameter(key) for key, name in self._metrics.items()}
-        among = FEW if self._narrow else MANY
-        others = OTHERS.format(
-            columns=", ".join(f"max(value) FILTER (WHERE key = {key}::text) AS {name}" for name, key in keys.items()),
+        # A full join is never a loop in a loop, however few runs PostgreSQL expects.
+        return LATEST.format(
+            chosen=chosen,
+            columns=CHOSEN_COLUMNS,
+            said=", ".join(f"lasts[array_position(keys, {key}::text)] AS {name}" for name, key in keys.items()),
+            found=", ".join(f"max(value) FILTER (WHERE key = {key}::text) AS {name}" for name, key in keys.items()),
+            values=", ".join(f"CASE WHEN o.run_id IS NULL THEN s.{name} ELSE o.{name} END AS {name}" for name in keys),
             keys=self._parameter(list(self._metrics)),
-            among=among.format(""),
-            wide=among.format(" WHERE is_wide"),
-        )
-        known = ", ".join(f"l.lasts[array_position(l.keys, {key}::text)] AS {name}" for name, key in keys.items())
-        values = ", ".join(f"CASE WHEN o.run_id IS NULL THEN c.{name} ELSE o.{name} END AS {name}" for name in keys)
-        return (
-            f"chosen AS MATERIALIZED (SELECT {COLUMNS}, l.run_id IS NOT NULL AND l.keys IS NULL AS is_wide, {known} "
-            f"FROM runs AS r LEFT JOIN latest AS l ON l.run_id = r.run_id WHERE {conditions}), {others} "
-            # A full join is never a loop in a loop, however few runs PostgreSQL expects.
-            f"SELECT r.run_id FROM (SELECT {CHOSEN_COLUMNS}, {values} "
-            f"FROM chosen AS c FULL JOIN others AS o ON o.run_id = c.run_id)"
+            among=FEW if self._narrow else MANY,
+            wide=(FEW if self._narrow else MANY).replace("chosen", "said WHERE is_wide"),
         )
 
     def _parameter(self, value: Any) -> str:
@@ -186,17 +188,15 @@ class _Search:
         if one.operator == "IS NOT NULL":
             return f"EXISTS (SELECT FROM {rows} AND {key})"
         _check_text(one, TEXT_OPERATORS)
-        if one.operator == "=":
+        if one.operator == "=" and len(str(one.value)) <= INDEXED_CHARS:
             return self._text_is(rows, key, one)
         return f"EXISTS (SELECT FROM {rows} AND {key} AND {text_test('x.value', one, self._parameter)})"
 
     def _text_is(self, rows: str, key: str, one: Comparison) -> str:
         # From the value to its runs, where the index by value serves; the other tests go from each run to its value.
-        value = self._parameter(one.value)
-        table = rows.replace("x.run_id = r.run_id", "true")
         self._narrow = True
-        begins = f"left(x.value, {INDEXED_CHARS}) = left({value}::text, {INDEXED_CHARS})"
-        found = f"SELECT x.run_id FROM {table} AND {key} AND {begins} AND x.value = {value}::text"
+        table = rows.replace("x.run_id = r.run_id", f"length(x.value) <= {INDEXED_CHARS}")
+        found = f"SELECT x.run_id FROM {table} AND {key} AND x.value = {self._parameter(one.value)}::text"
         return f"r.run_id = ANY (ARRAY({found}))"
 
     def _dataset(self, one: Comparison) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
@@ -160,34 +160,31 @@ class Runs:
 
     async def get(self, run_id: UUID) -> Run:
         """One run, be it deleted."""
-        found = await self.many([run_id])
-        if not found:
+        found = next(await self.many([run_id]), None)
+        if found is None:
             raise _missing(run_id)
-        return found[0]
+        return found
 
-    async def many(self, run_ids: Sequence[UUID]) -> list[Run]:
-        """Runs by their ids, in that order."""
+    async def many(self, run_ids: Sequence[UUID]) -> Iterator[Run]:
+        """Runs by their ids, in that order; each is made when it is asked for, since a page may have thousands."""
         ids = list(run_ids)
         # The metrics take as long as all the rest: the two pass side by side.
         latest, (rows, datasets, models) = await asyncio.gather(
             self._readers.fetch(self._sql["latest_of_runs"], ids), self._about(ids)
         )
-        metrics = {
-            row["run_id"]: list(zip(row["keys"], row["values"], row["steps"], row["times_ms"], strict=True))
-            for row in latest
-        }
-        return [
+        metrics = {row["run_id"]: row for row in latest}
+        return (
             Run(
                 **{name: row[name] for name in COLUMNS},
                 params=_pairs(row["param_keys"], row["param_values"]),
                 tags=_pairs(row["tag_keys"], row["tag_values"]),
-                metrics=metrics.get(run_id, []),
+                metrics=_latest(metrics.get(run_id)),
                 datasets=datasets.get(run_id, []),
                 models=models.get(run_id, []),
             )
             for run_id in ids
             if (row := rows.get(run_id)) is not None
-        ]
+        )
 
     async def _about(self, ids: list[UUID]) -> tuple[Any, Any, Any]:
         rows = {row["run_id"]: row for row in await self._readers.fetch(self._sql["runs_by_ids"], ids)}
@@ -349,6 +346,10 @@ def _check_stage(run_id: UUID, stage: str | None) -> None:
 
 def _missing(run_id: UUID) -> ApiError:
     return ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id.hex} not found")
+
+
+def _latest(row: Any) -> list[Latest]:
+    return list(zip(row["keys"], row["values"], row["steps"], row["times_ms"], strict=True)) if row else []
 
 
 def _pairs(keys: Sequence[str] | None, values: Sequence[str] | None) -> dict[str, str]:
