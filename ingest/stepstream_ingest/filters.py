@@ -5,7 +5,7 @@ metrics.loss < 0.5 AND params.`lora rank` = '16' AND tags.env IN ('a', 'b') AND 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
 from lark import Lark, Token, Transformer
@@ -15,6 +15,9 @@ from stepstream_ingest.errors import ApiError
 
 MAX_FILTER_CHARS: Final = 100_000
 MAX_COMPARISONS: Final = 200
+KEPT_FILTERS: Final = 256
+"""A page that is looked at asks the same question every few seconds."""
+MAX_KEPT_CHARS: Final = 1000
 INT64: Final = range(-(2**63), 2**63)
 INT64_CHARS: Final = 40
 """Python refuses to read whole numbers of thousands of digits."""
@@ -88,6 +91,10 @@ def parse(text: str, bare: str = BARE) -> tuple[Comparison, ...]:
         return ()
     if len(text) > MAX_FILTER_CHARS:
         raise bad(f"Invalid filter: it is longer than {MAX_FILTER_CHARS} characters")
+    return _read_before(text, bare) if len(text) <= MAX_KEPT_CHARS else _read(text, bare)
+
+
+def _read(text: str, bare: str) -> tuple[Comparison, ...]:
     try:
         found: tuple[Comparison, ...] = _Reader().transform(_parser(bare).parse(text))
     except UnexpectedInput as error:
@@ -104,6 +111,9 @@ def parse(text: str, bare: str = BARE) -> tuple[Comparison, ...]:
     if len(found) > MAX_COMPARISONS:
         raise bad(f"Invalid filter: it has more than {MAX_COMPARISONS} clauses")
     return found
+
+
+_read_before: Final = lru_cache(KEPT_FILTERS)(_read)
 
 
 def parse_order(text: str) -> Order:
