@@ -5,6 +5,7 @@ import asyncio
 import itertools
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,6 +52,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--mlflow-python", default=sys.executable, help="a Python that has the MLflow to measure")
     arguments = parser.parse_args()
+    if problem := _unfit(arguments.mlflow_python):
+        parser.error(problem)
     with tempfile.TemporaryDirectory() as scratch, Postgres(Path(scratch)) as postgres:
         measured = {}
         for name, measure in (("mlflow", _mlflow), ("stepstream", _stepstream)):
@@ -67,6 +70,17 @@ def main() -> None:
     reached = {f"{name} >= {wanted}": ratios[name] >= wanted for name, wanted in WANTED.items()}
     reached[f"search_runs <= {SEARCH_MS} ms"] = ours["search_runs"]["median_ms"] <= SEARCH_MS
     results.emit(**measured, ratios=ratios, reached=reached)
+
+
+def _unfit(python: str) -> str:
+    """Why the MLflow of a Python cannot be measured; empty when it can."""
+    asked = "import importlib.metadata as m; print(m.version('mlflow'))"
+    answer = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=False)
+    version = answer.stdout.strip()
+    if version and int(version.partition(".")[0]) >= 3:
+        return ""
+    has = f"has MLflow {version}, whose server ends the connection after each answer" if version else "has no MLflow"
+    return f"{python} {has}: --mlflow-python names one with MLflow 3, see benchmarks/README.md"
 
 
 def _mlflow(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) -> dict[str, Any]:
