@@ -172,9 +172,10 @@ def test_the_script_of_the_readme_runs_while_no_server_is_there(tmp_path: Path) 
         "STEPSTREAM_FINISH_TIMEOUT": "0.2",
     }
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "stepstream sync" in done.stderr
-    assert len(list(tmp_path.glob("*.seg"))) == 1
+    said = done.stderr, sorted(path.name for path in tmp_path.iterdir())
+    assert done.returncode == 0, said
+    assert "stepstream sync" in done.stderr, said
+    assert len(list(tmp_path.glob("*.seg"))) == 1, said
 
 
 def test_every_module_that_the_architecture_names_exists() -> None:
