@@ -75,8 +75,10 @@ def main() -> None:
 def _unfit(python: str) -> str:
     """Why the MLflow of a Python cannot be measured; empty when it can."""
     asked = "import importlib.metadata as m; print(m.version('mlflow'))"
-    answer = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=False)
-    version = answer.stdout.strip()
+    try:
+        version = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=False).stdout.strip()
+    except OSError as error:
+        return f"--mlflow-python: {error}"
     if version and int(version.partition(".")[0]) >= 3:
         return ""
     has = f"has MLflow {version}, whose server ends the connection after each answer" if version else "has no MLflow"

@@ -75,7 +75,7 @@ async def _measure(url: str, database: str, shape: Shape, timeout_s: float) -> d
         # Ended, so that what is loose is tidied.
         async with session.post(url + paths.run(RUN) + "/finish", json={}) as response:
             response.raise_for_status()
-        while await connection.fetchval("SELECT EXISTS (SELECT 1 FROM series WHERE loose > 1)"):
+        while await connection.fetchval("SELECT EXISTS (SELECT 1 FROM series WHERE loose_chunks > 1)"):
             await asyncio.sleep(0.2)
         tidied = time.monotonic() - began
         query = {"key": "layer.0.weight_norm", "buckets": 500}

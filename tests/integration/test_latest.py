@@ -4,6 +4,9 @@ import asyncio
 from contextlib import AsyncExitStack
 from uuid import UUID
 
+import asyncpg
+import pytest
+
 from stepstream_ingest import migrations
 from stepstream_ingest.compact.backlog import Group
 from stepstream_ingest.compact.compactor import Compactor
@@ -66,6 +69,29 @@ async def test_ranks_that_are_compacted_at_once_lose_nothing_of_each_other(datab
     assert dict(zip(row["keys"], zip(row["lasts"], row["last_steps"], strict=True), strict=True)) == expected
     assert row["ranks"][row["keys"].index("shared")] == 0
     assert await shown(database_url) == expected
+
+
+@pytest.mark.parametrize("keys", [("loss", "own"), ("own", "loss")])
+async def test_a_pass_that_has_waited_for_a_lower_rank_still_says_what_only_it_has(database_url, keys, monkeypatch):
+    """PostgreSQL then looks at the row again, and must look at all that the pass has to say."""
+    # Which would wait, too, and mostly be what has waited: here it is the statement after it.
+    monkeypatch.setitem(sql.queries("compact"), "open_latest", "SELECT $1::uuid")
+    async with running(database_url, compaction=False) as client:
+        await post(client, of_rank(2, 1, {"loss": [2.0]}))
+        await fetch(database_url, "INSERT INTO latest (run_id) VALUES ($1)", UUID(RUN))
+        await compact(database_url, 2)
+        await post(client, of_rank(1, 1, {key: [7.0] for key in keys}))
+        lower = await asyncpg.connect(database_url)
+        async with lower.transaction():
+            # As rank 0 would, which has the same key.
+            await lower.execute("UPDATE latest SET ranks = '{0}', lasts = '{0.5}'")
+            waiting = asyncio.create_task(compact(database_url, 1))
+            while not await fetch(database_url, "SELECT FROM pg_locks WHERE NOT granted"):
+                assert not waiting.done()
+                await asyncio.sleep(0.02)
+        await waiting
+        await lower.close()
+    assert await shown(database_url) == {"loss": (0.5, 0), "own": (7.0, 0)}
 
 
 async def test_a_rank_that_nobody_would_see_writes_nothing(database_url):

@@ -93,7 +93,8 @@ class Retention:
             await asyncio.sleep(EVERY_S)
 
     async def _remove_some(self, connection: Connection, run_id: UUID) -> int:
-        for query in ("remove_chunks", "remove_frames", "remove_series", "remove_artifacts"):
+        # The latest values before the series they are of, and after the frames, whose compaction would wait for them.
+        for query in ("remove_chunks", "remove_frames", "remove_latest", "remove_series", "remove_artifacts"):
             removed = _count(await connection.execute(self._sql[query], run_id, ROWS_AT_A_TIME))
             if removed:
                 return removed

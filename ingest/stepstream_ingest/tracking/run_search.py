@@ -39,7 +39,7 @@ DATASETS: Final = {"name": "d.name", "digest": "d.digest", "context": "(u.tags -
 TEXT_OPERATORS: Final = ("=", "!=", "LIKE", "ILIKE")
 NUMBER_OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
 INDEXED_CHARS: Final = 200
-"""Of the longest value that is in the indexes params_by_value and tags_by_value."""
+"""Of the longest value that is in the indexes params_of_value and tags_of_value."""
 LARGEST: Final = "1.7976931348623157e308::float8"
 STAGES: Final = {
     "active": " AND r.lifecycle_stage = 'active'",
@@ -55,7 +55,8 @@ WITH {chosen}, said AS MATERIALIZED (
 ), others AS (
     SELECT run_id, {found} FROM (SELECT DISTINCT ON (run_id, key) run_id, key, value FROM (
         SELECT s.run_id, s.key, s.rank, s.attempt, s.last_step AS step, s.last_time_ms AS time_ms, s.last_value AS value
-        FROM series AS s WHERE s.key = ANY({keys}::text[]) AND s.points > 0 AND s.run_id {wide}
+        FROM series AS s WHERE s.key = ANY({keys}::text[]) AND s.points > 0
+            AND s.run_id = ANY (ARRAY(SELECT run_id FROM said WHERE is_wide))
         UNION ALL
         SELECT l.run_id, x.key, x.rank, x.attempt, x.step, x.time_ms, x.value
         FROM latest AS l, unnest(l.keys, l.ranks, l.attempts, l.last_steps, l.last_times_ms, l.lasts)
@@ -148,7 +149,6 @@ class _Search:
             values=", ".join(f"CASE WHEN o.run_id IS NULL THEN s.{name} ELSE o.{name} END AS {name}" for name in keys),
             keys=self._parameter(list(self._metrics)),
             among=FEW if self._narrow else MANY,
-            wide=(FEW if self._narrow else MANY).replace("chosen", "said WHERE is_wide"),
         )
 
     def _parameter(self, value: Any) -> str:
@@ -188,7 +188,8 @@ class _Search:
         if one.operator == "IS NOT NULL":
             return f"EXISTS (SELECT FROM {rows} AND {key})"
         _check_text(one, TEXT_OPERATORS)
-        if one.operator == "=" and len(str(one.value)) <= INDEXED_CHARS:
+        # A database that is not in UTF-8 counts bytes.
+        if one.operator == "=" and len(str(one.value).encode(errors="surrogatepass")) <= INDEXED_CHARS:
             return self._text_is(rows, key, one)
         return f"EXISTS (SELECT FROM {rows} AND {key} AND {text_test('x.value', one, self._parameter)})"
 

@@ -124,9 +124,10 @@ UPDATE latest AS l SET (keys, ranks, attempts, last_steps, last_times_ms, lasts)
         ORDER BY key, rank, attempt DESC, step DESC, time_ms DESC, value = 'NaN', value DESC
     ) AS each
 )
-WHERE l.run_id = $1 AND l.keys IS NOT NULL AND EXISTS (
-    SELECT FROM series AS s WHERE s.run_id = $1 AND s.rank = $2 AND s.attempt = $3 AND s.points > 0 AND NOT EXISTS (
-        SELECT FROM unnest(l.keys, l.ranks) AS e (key, rank) WHERE e.key = s.key AND e.rank < s.rank))
+WHERE l.run_id = $1 AND l.keys IS NOT NULL AND (
+    -- No EXISTS: PostgreSQL would make a join of it, and test one row of series again where it has waited for another pass.
+    SELECT bool_or(coalesce(l.ranks[array_position(l.keys, s.key)] >= s.rank, true))
+    FROM series AS s WHERE s.run_id = $1 AND s.rank = $2 AND s.attempt = $3 AND s.points > 0)
 
 -- name: untidy
 -- Groups with series whose chunks are worth merging: many loose ones, or any once the run has ended.

@@ -66,6 +66,10 @@ DELETE FROM chunks WHERE (run_id, series_id, first_step, chunk_id) IN (
 -- Some frames of a run.
 DELETE FROM frames WHERE (run_id, writer, seq) IN (SELECT run_id, writer, seq FROM frames WHERE run_id = $1 LIMIT $2)
 
+-- name: remove_latest
+-- The latest values of a run.
+DELETE FROM latest WHERE run_id IN (SELECT run_id FROM latest WHERE run_id = $1 LIMIT $2)
+
 -- name: remove_series
 -- Some series of a run.
 DELETE FROM series WHERE (run_id, series_id) IN (SELECT run_id, series_id FROM series WHERE run_id = $1 LIMIT $2)
@@ -83,7 +87,6 @@ WITH gone_params AS (DELETE FROM params WHERE run_id = $1),
     gone_models AS (DELETE FROM run_models WHERE run_id = $1),
     gone_uploads AS (DELETE FROM uploads WHERE owner = $1),
     gone_kept AS (DELETE FROM kept_frames WHERE run_id = $1),
-    gone_latest AS (DELETE FROM latest WHERE run_id = $1),
     gone_untidy AS (DELETE FROM untidy_groups WHERE run_id = $1),
     gone_writers AS (DELETE FROM writers WHERE run_id = $1)
 DELETE FROM runs WHERE run_id = $1
