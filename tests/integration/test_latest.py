@@ -74,7 +74,7 @@ async def test_ranks_that_are_compacted_at_once_lose_nothing_of_each_other(datab
 @pytest.mark.parametrize("keys", [("loss", "own"), ("own", "loss")])
 async def test_a_pass_that_has_waited_for_a_lower_rank_still_says_what_only_it_has(database_url, keys, monkeypatch):
     """PostgreSQL then looks at the row again, and must look at all that the pass has to say."""
-    # Which would wait, too, and mostly be what has waited: here it is the statement after it.
+    # Without the statement before it, which would mostly have waited in its place.
     monkeypatch.setitem(sql.queries("compact"), "open_latest", "SELECT $1::uuid")
     async with running(database_url, compaction=False) as client:
         await post(client, of_rank(2, 1, {"loss": [2.0]}))

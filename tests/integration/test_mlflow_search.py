@@ -77,6 +77,21 @@ async def test_filters_find_what_mlflow_would(searched):
         assert await names(client, experiment, text) == expected, text
 
 
+async def test_long_values_are_told_apart_by_all_their_characters(database_url):
+    """Some are in an index by value, longer ones are not."""
+    values = ["x" * 199, "x" * 200, "x" * 201, "x" * 300, "ж" * 150, "ж" * 200, "😀" * 201, "x" * 300 + "y"]
+    async with running(database_url, compaction=False) as client:
+        experiment = (await call(client, "experiments/create", name="x"))["experiment_id"]
+        for number, value in enumerate(values):
+            said = {"experiment_id": experiment, "run_name": str(number), "start_time": number}
+            run_id = (await call(client, "runs/create", **said))["run"]["info"]["run_id"]
+            kept = [{"key": "text", "value": value}]
+            await call(client, "runs/log-batch", run_id=run_id, params=kept, tags=kept)
+        for number, value in enumerate(values):
+            for kind in ("params", "tags"):
+                assert await names(client, experiment, f"{kind}.text = '{value}'") == str(number), (kind, value)
+
+
 async def test_orders_put_missing_values_last_and_nan_before_them(searched):
     client, experiment = searched
     for order, expected in {

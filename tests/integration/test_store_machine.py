@@ -288,6 +288,6 @@ def test_the_store_equals_a_dictionary(store_url, monkeypatch, latest_keys):
     Store.database_url = store_url
     case = Store.TestCase
     case.settings = settings(
-        max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case().runTest()
