@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
-from stepstream_schema.columns import ZSTD_LEVEL, Float64s, Int64s
+from stepstream_schema import zstd
+from stepstream_schema.columns import Float64s, Int64s
 from stepstream_schema.errors import FrameError
 
 INTS: Final = (
@@ -183,19 +183,18 @@ def encode_many(ints: Int64s, floats: Float64s) -> list[bytes]:
     words = np.concatenate([words, floats.view(np.int64)], axis=1)
     planes = np.ascontiguousarray(words).view(np.uint8).reshape(series, -1, 8).transpose(0, 2, 1)
     raw = np.ascontiguousarray(planes).reshape(series, -1)
-    compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True, write_checksum=False)
-    return [compressor.compress(row.data) for row in raw]
+    return zstd.compress_each([row.data for row in raw], checksum=False)
 
 
 def decode(block: bytes) -> Buckets:
     """The buckets behind one block. Raises FrameError `malformed` for what is none."""
     rows = len(INTS) + len(FLOATS)
     try:
-        size = zstandard.get_frame_parameters(block).content_size
+        size = zstd.stated_size(block)
         if size > MAX_BUCKETS * rows * 8 or size % (rows * 8):
             raise FrameError("malformed", f"a block of buckets states {size} bytes")
-        raw = zstandard.ZstdDecompressor().decompress(block)
-    except zstandard.ZstdError as error:
+        raw = zstd.decompress(block)
+    except zstd.ZstdError as error:
         raise FrameError("malformed", f"a block of buckets does not inflate: {error}") from error
     words = np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(8, -1).T).view(np.int64).reshape(rows, -1)
     ints = np.cumsum(words[: len(INTS)], axis=1, dtype=np.int64)

@@ -10,9 +10,8 @@ from typing import Any, Final
 
 import msgpack
 import numpy as np
-import zstandard
 
-from stepstream_schema import columns
+from stepstream_schema import columns, zstd
 from stepstream_schema.columns import Float64s, Int64s
 from stepstream_schema.errors import FrameError
 from stepstream_schema.points import Points
@@ -56,12 +55,11 @@ def encode_values(index: Index, values: Float64s) -> list[bytes]:
         kind, words = FLOAT32, halves.view(np.uint8)
     planes = words.reshape(len(values), index.count, WORDS[kind]).transpose(0, 2, 1)
     raw = np.ascontiguousarray(planes).reshape(len(values), -1)
-    compressor = zstandard.ZstdCompressor(level=columns.ZSTD_LEVEL, write_content_size=True, write_checksum=True)
     head = [VERSION, index.count, index.step_header, index.time_header, index.block, kind]
     prefix = msgpack.packb(head)
     # The array of six becomes one of seven: the last field is the series' own.
     start = bytes([prefix[0] + 1]) + prefix[1:]
-    return [start + msgpack.packb(compressor.compress(row.data)) for row in raw]
+    return [start + msgpack.packb(block) for block in zstd.compress_each([row.data for row in raw])]
 
 
 def encode(points: Points) -> bytes:

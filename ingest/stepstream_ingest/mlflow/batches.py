@@ -1,9 +1,8 @@
 """Bodies of log-batch and log-metric: metrics as columns, params and tags as pairs. Pure."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -16,7 +15,7 @@ from stepstream_ingest.mlflow.fields import Fields, run_uuid
 from stepstream_ingest.mlflow.router import message
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.models import ModelMetric, model_uuid
-from stepstream_ingest.write.served import Said
+from stepstream_ingest.write.served import Said, row_of
 from stepstream_schema.columns import Float64s, Int64s
 
 MAX_METRICS: Final = 1000
@@ -46,9 +45,8 @@ class _Batch(Struct, frozen=True, forbid_unknown_fields=True):
 _PLAIN: Final = msgspec.json.Decoder(_Batch)
 """Of a batch as MLflow's client writes it: twice as fast as reading objects of any kind, and looking at each."""
 
-
-_TIME: Final = attrgetter("timestamp")
-_STEP: Final = attrgetter("step")
+KNOWN_ROWS: Final = 64
+"""Rows of keys that are remembered to be good, a quarter of a MB at most each: a training logs one or two all day."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,24 +100,27 @@ def _plain(body: bytes) -> Batch | None:
     """None for what needs a closer look."""
     try:
         said = _PLAIN.decode(body)
-        # Without a list between, which NumPy would look through twice.
-        times_ms = np.fromiter(map(_TIME, said.metrics), np.int64, len(said.metrics))
-        steps = np.fromiter(map(_STEP, said.metrics), np.int64, len(said.metrics))
+        times_ms = _int64s([one.timestamp for one in said.metrics])
+        steps = _int64s([one.step for one in said.metrics])
     except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError):
         return None
     keys = [one.key for one in said.metrics]
+    row = row_of(keys) if keys else None
+    distinct = row or tuple(dict.fromkeys(keys))
     params = [(one.key, one.value) for one in said.params]
     tags = {one.key: one.value for one in said.tags}
-    named = {*keys, *(key for key, _ in params), *tags}
-    if not said.run_id or "" in named or (len(times_ms) and int(times_ms.min()) < 0):
+    if (
+        not said.run_id
+        or "" in (*distinct, *(key for key, _ in params), *tags)
+        or (len(times_ms) and int(times_ms.min()) < 0)
+    ):
         return None
     run_id = run_uuid(said.run_id)
     _check_sizes(len(keys), len(params), len(said.tags))
-    for key in set(keys):
-        check_key(key, "metric")
+    _check_keys(distinct)
     _check_once(params)
     values = _limited([one.value for one in said.metrics])
-    points = Said(keys=keys, steps=steps, times_ms=times_ms, values=values)
+    points = Said(keys=keys, steps=steps, times_ms=times_ms, values=values, row=row)
     return Batch(run_id=run_id, points=points, of_models=(), params=params, tags=tags)
 
 
@@ -133,6 +134,12 @@ def _any(body: bytes) -> Batch:
     measured = of_models(items, points)
     _check_once(params)
     return Batch(run_id=run_id, points=points, of_models=measured, params=params, tags=dict(tags))
+
+
+@lru_cache(maxsize=KNOWN_ROWS)
+def _check_keys(distinct: tuple[str, ...]) -> None:
+    for key in distinct:
+        check_key(key, "metric")
 
 
 def _check_once(params: Sequence[tuple[str, str]]) -> None:
@@ -165,9 +172,11 @@ def _check_sizes(metrics: int, params: int, tags: int) -> None:
 
 
 def _int64s(numbers: Sequence[int]) -> Int64s:
-    return np.array(numbers, np.int64)
+    # Told how many come, NumPy does not look through them twice.
+    return np.fromiter(numbers, np.int64, len(numbers))
 
 
 def _limited(values: Sequence[float]) -> Float64s:
+    floats = np.fromiter(values, np.float64, len(values))
     # As MLflow keeps them; by StepStream's own client infinities stay what they are.
-    return np.clip(np.fromiter(values, np.float64, len(values)), -sys.float_info.max, sys.float_info.max)
+    return np.nan_to_num(floats, nan=np.nan) if np.isinf(floats).any() else floats

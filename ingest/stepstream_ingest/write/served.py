@@ -40,6 +40,8 @@ class Said:
     times_ms: Int64s
     """ms since the epoch, UTC."""
     values: Float64s
+    row: tuple[str, ...] | None = None
+    """`row_of` the keys, of who has asked that before."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -95,24 +97,37 @@ def record_of(points: Said) -> Metrics:
     return _in_rows(points) or _by_key(points)
 
 
-def _in_rows(points: Said) -> Metrics | None:
-    """Of points that come row by row, each row with the same keys, as whoever logs them by step sends them."""
-    width = len(set(points.keys))
-    count, rest = divmod(len(points), width)
-    keys = points.keys[:width]
-    if rest or points.keys != [*keys] * count:
+def row_of(keys: list[str]) -> tuple[str, ...] | None:
+    """The keys of one row, where all come row by row, each with the same ones: so does whoever logs them by step.
+
+    None otherwise. Looks at the keys of one row, and compares the rest: a set of all would take longer.
+    """
+    try:
+        width = keys.index(keys[0], 1)
+    except ValueError:
+        width = len(keys)
+    row = keys[:width]
+    if len(set(row)) < width or keys != row * (len(keys) // width):
         return None
+    return tuple(row)
+
+
+def _in_rows(points: Said) -> Metrics | None:
+    row = points.row or row_of(points.keys)
+    if row is None:
+        return None
+    width, count = len(row), len(points) // len(row)
     shape = count, width
     steps, times, values = points.steps.reshape(shape), points.times_ms.reshape(shape), points.values.reshape(shape)
     if (steps == steps[:, :1]).all() and (times == times[:, :1]).all():
         return Matrix(
-            keys=tuple(keys),
+            keys=row,
             steps=steps[:, 0].copy(),
             times_ms=times[:, 0].copy(),
             values=np.ascontiguousarray(values.T),
         )
     return Ragged(
-        keys=tuple(keys),
+        keys=row,
         counts=np.full(width, count, np.int64),
         steps=steps.T.ravel(),
         times_ms=times.T.ravel(),

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepstream_ingest.write.served import Said, record_of
+from stepstream_ingest.write.served import Said, record_of, row_of
 from stepstream_schema.records import Matrix, Ragged
 
 POINT = st.tuples(st.sampled_from("abc"), st.integers(-3, 3), st.integers(0, 3), st.floats(-2, 2))
@@ -50,3 +50,15 @@ def test_rows_of_the_same_keys_are_a_matrix_where_they_share_steps_and_times(row
     assert isinstance(record, Ragged if jitter else Matrix)
     assert record.keys == ("z", "x", "y")
     assert Counter(told(record)) == Counter(points)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=12))
+def test_keys_come_in_rows_if_they_are_the_distinct_ones_again_and_again(keys):
+    distinct = list(dict.fromkeys(keys))
+    repeated = any(keys == distinct * times for times in range(1, len(keys) + 1))
+    assert row_of(keys) == (tuple(distinct) if repeated else None)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=4, unique=True), st.integers(1, 5))
+def test_rows_are_recognised(keys, times):
+    assert row_of(keys * times) == tuple(keys)
