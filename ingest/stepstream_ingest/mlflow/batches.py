@@ -28,6 +28,8 @@ class _Metric(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     value: float
     timestamp: int
     step: int = 0
+    run_id: str = ""
+    """Said once more by MLflow 3's fluent API; the batch's counts, there as here."""
 
 
 class _Pair(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -62,7 +64,7 @@ class Batch:
 
 def read(body: bytes) -> Batch:
     """A body of log-batch. Raises ApiError, in MLflow's words, for what cannot be stored whole."""
-    return _plain(body) or _any(body)
+    return read_plain(body) or read_any(body)
 
 
 def one_by_one(metrics: Sequence[Fields]) -> Said:
@@ -96,8 +98,8 @@ def of_models(metrics: Sequence[Fields], points: Said) -> list[ModelMetric]:
     ]
 
 
-def _plain(body: bytes) -> Batch | None:
-    """None for what needs a closer look."""
+def read_plain(body: bytes) -> Batch | None:
+    """A body as MLflow's client writes it; None for what needs a closer look."""
     try:
         said = _PLAIN.decode(body)
         times_ms = _int64s([one.timestamp for one in said.metrics])
@@ -124,7 +126,8 @@ def _plain(body: bytes) -> Batch | None:
     return Batch(run_id=run_id, points=points, of_models=(), params=params, tags=tags)
 
 
-def _any(body: bytes) -> Batch:
+def read_any(body: bytes) -> Batch:
+    """Any body, each field looked at alone."""
     said = Fields(message(body))
     run_id = said.run_id()
     metrics, params, tags = said.sequence("metrics"), said.pairs("params"), said.pairs("tags")

@@ -1,0 +1,76 @@
+"""Bodies of log-batch: the short way and the long one read the same."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepstream_ingest.errors import ApiError
+from stepstream_ingest.mlflow import batches
+
+RUN = "0123456789abcdef" * 2
+METRIC = st.fixed_dictionaries(
+    {
+        "key": st.sampled_from(["loss", "val/acc", "gpu 0"]),
+        "value": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9),
+        "timestamp": st.integers(0, 2**53),
+        "step": st.integers(-(2**63), 2**63 - 1),
+    },
+    optional={"run_id": st.just(RUN)},
+)
+PAIR = st.fixed_dictionaries({"key": st.sampled_from("abc"), "value": st.text(max_size=5)})
+BATCH = st.fixed_dictionaries(
+    {"run_id": st.just(RUN), "metrics": st.lists(METRIC, max_size=9)},
+    optional={"params": st.lists(PAIR, max_size=2), "tags": st.lists(PAIR, max_size=2)},
+)
+
+
+def content(batch: batches.Batch) -> tuple:
+    points = batch.points
+    columns = points.keys, points.steps.tolist(), points.times_ms.tolist(), points.values.tolist()
+    return batch.run_id, columns, list(batch.params), batch.tags, list(batch.of_models)
+
+
+def outcome(read, body: bytes) -> object:
+    try:
+        return content(read(body))
+    except ApiError as error:
+        return error.code, str(error)
+
+
+@given(BATCH)
+def test_what_a_client_writes_is_read_the_short_way_and_as_the_long_one_reads_it(batch):
+    body = json.dumps(batch).encode()
+    assert outcome(batches.read_plain, body) == outcome(batches.read_any, body)
+
+
+@pytest.mark.parametrize("more", [{}, {"run_id": RUN}], ids=["autologging and MLflow 2", "log_metrics of MLflow 3"])
+def test_bodies_of_the_clients_take_the_short_way(more):
+    metrics = [{"key": f"m{n % 100}", "value": n / 7, "timestamp": 5 + n // 100, "step": n // 100} for n in range(1000)]
+    batch = batches.read_plain(json.dumps({"run_id": RUN, "metrics": [one | more for one in metrics]}).encode())
+    assert batch is not None
+    assert batch.points.row == tuple(f"m{number}" for number in range(100))
+    assert batch.points.values.tolist() == [one["value"] for one in metrics]
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        {"key": "loss", "value": "NaN", "timestamp": 1, "step": 1},
+        {"key": "loss", "value": "0.5", "timestamp": "1", "step": "1"},
+        {"key": "loss", "value": 0.5, "timestamp": 1, "step": 1, "model_id": "m-" + RUN},
+    ],
+)
+def test_what_needs_a_closer_look_gets_it(metric):
+    body = json.dumps({"run_id": RUN, "metrics": [metric]}).encode()
+    assert batches.read_plain(body) is None
+    assert len(batches.read(body).points) == 1
+
+
+def test_infinity_is_the_largest_number_as_in_mlflow():
+    read = [
+        batches.read(json.dumps({"run_id": RUN, "metrics": [{"key": "a", "value": value, "timestamp": 1}]}).encode())
+        for value in ("Infinity", "-Infinity", 1.5)
+    ]
+    assert [one.points.values[0] for one in read] == [1.7976931348623157e308, -1.7976931348623157e308, 1.5]
