@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -25,7 +25,7 @@ MAX_TAGS: Final = 100
 
 class _Metric(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     key: str
-    value: float
+    value: float | Literal["NaN", "Infinity", "-Infinity"]
     timestamp: int
     step: int = 0
     run_id: str = ""
@@ -179,7 +179,8 @@ def _int64s(numbers: Sequence[int]) -> Int64s:
     return np.fromiter(numbers, np.int64, len(numbers))
 
 
-def _limited(values: Sequence[float]) -> Float64s:
+def _limited(values: Sequence[float | str]) -> Float64s:
+    # Texts are read as float() does; those that come this far are what JSON has no number for.
     floats = np.fromiter(values, np.float64, len(values))
     # As MLflow keeps them; by StepStream's own client infinities stay what they are.
     return np.nan_to_num(floats, nan=np.nan) if np.isinf(floats).any() else floats

@@ -13,7 +13,9 @@ RUN = "0123456789abcdef" * 2
 METRIC = st.fixed_dictionaries(
     {
         "key": st.sampled_from(["loss", "val/acc", "gpu 0"]),
-        "value": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9),
+        "value": st.floats(allow_nan=False, allow_infinity=False)
+        | st.integers(-9, 9)
+        | st.sampled_from(["NaN", "Infinity", "-Infinity"]),
         "timestamp": st.integers(0, 2**53),
         "step": st.integers(-(2**63), 2**63 - 1),
     },
@@ -28,7 +30,7 @@ BATCH = st.fixed_dictionaries(
 
 def content(batch: batches.Batch) -> tuple:
     points = batch.points
-    columns = points.keys, points.steps.tolist(), points.times_ms.tolist(), points.values.tolist()
+    columns = points.keys, points.steps.tolist(), points.times_ms.tolist(), list(map(repr, points.values.tolist()))
     return batch.run_id, columns, list(batch.params), batch.tags, list(batch.of_models)
 
 
@@ -57,7 +59,7 @@ def test_bodies_of_the_clients_take_the_short_way(more):
 @pytest.mark.parametrize(
     "metric",
     [
-        {"key": "loss", "value": "NaN", "timestamp": 1, "step": 1},
+        {"key": "loss", "value": "nan", "timestamp": 1, "step": 1},
         {"key": "loss", "value": "0.5", "timestamp": "1", "step": "1"},
         {"key": "loss", "value": 0.5, "timestamp": 1, "step": 1, "model_id": "m-" + RUN},
     ],
