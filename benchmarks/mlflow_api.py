@@ -93,28 +93,30 @@ def _mlflow(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) ->
     command = [arguments.mlflow_python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     store = ["--workers", "4", "--backend-store-uri", database, "--default-artifact-root", str(scratch / "artifacts")]
     with Process([*command, *store], f"http://127.0.0.1:{port}", scratch / "mlflow.log") as server:
-        return uvloop.run(_measure(server.url, arguments, lambda: _fill_mlflow(database, arguments.runs)))
+        return uvloop.run(_measure(server.url, arguments, database, lambda: _fill_mlflow(database, arguments.runs)))
 
 
 def _stepstream(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) -> dict[str, Any]:
     database = postgres.fresh("stepstream")
     with BenchmarkServer(scratch / "stepstream", database, arguments.workers) as server:
         return uvloop.run(
-            _measure(server.url, arguments, lambda: _fill_stepstream(server.url, database, arguments.runs))
+            _measure(server.url, arguments, database, lambda: _fill_stepstream(server.url, database, arguments.runs))
         )
 
 
-async def _measure(url: str, arguments: argparse.Namespace, fill: Callable[[], Any]) -> dict[str, Any]:
+async def _measure(url: str, arguments: argparse.Namespace, database: str, fill: Callable[[], Any]) -> dict[str, Any]:
     api = f"{url}/api/2.0/mlflow"
+    loads = {
+        "log_metric": ("log-metric", _metrics, 1),
+        "log_batch": ("log-batch", _batches, BATCH),
+        "log_batch_times_apart": ("log-batch", _batches_of_lone_metrics, BATCH),
+    }
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=WRITERS)) as session:
-        measured = {
-            # The smaller load first: what a server has still to tidy up should not weigh on the next.
-            "log_metric": await _log(session, f"{api}/runs/log-metric", arguments.seconds, _metrics, 1),
-            "log_batch": await _log(session, f"{api}/runs/log-batch", arguments.seconds, _batches, BATCH),
-            "log_batch_times_apart": await _log(
-                session, f"{api}/runs/log-batch", arguments.seconds, _batches_of_lone_metrics, BATCH
-            ),
-        }
+        measured: dict[str, Any] = {}
+        for name, (call, bodies, points) in loads.items():
+            measured[name] = await _log(session, f"{api}/runs/{call}", arguments.seconds, bodies, points)
+            # What a server has still to tidy up should not weigh on the next.
+            await _until_at_rest(database)
         created = await _post(session, f"{api}/experiments/create", {"name": "searched"})
         if created["experiment_id"] != "1":
             raise RuntimeError(f"a fresh server has an experiment {created}")
@@ -145,7 +147,7 @@ async def _log(
 def _batches(run_id: str) -> Iterator[bytes]:
     """Bodies of log-batch: 100 keys at 10 steps, each with one time, as MLflow's client collects them.
 
-    Its `log_metrics` reads the clock once a call; autologging joins calls into requests of a thousand.
+    Its `log_metrics` reads the clock once a call; autologging without logged models joins calls into such requests.
     """
     return _bodies(run_id, lambda number: START_MS + number // KEYS)
 
@@ -215,8 +217,7 @@ async def _fill_stepstream(url: str, database: str, runs: int) -> None:
             async with session.post(url + paths.FRAMES, data=batch.pack(frames), headers=headers) as response:
                 if response.status != 200:
                     raise RuntimeError(f"frames: {response.status}: {(await response.text())[:300]}")
-        while not await _at_rest(database):
-            await asyncio.sleep(1)
+    await _until_at_rest(database)
     connection = await asyncpg.connect(database)
     await _rest(connection)
     await connection.close()
@@ -228,13 +229,15 @@ async def _rest(connection: asyncpg.Connection) -> None:
     await connection.execute("CHECKPOINT")
 
 
-async def _at_rest(database: str) -> bool:
-    """Nothing is left to be compacted, nor to be tidied."""
+async def _until_at_rest(database: str) -> None:
+    """Until nothing is left to be compacted, nor to be tidied; MLflow's database always is."""
     connection = await asyncpg.connect(database)
-    frames = await connection.fetchval("SELECT count(*) FROM frames")
-    untidy = await connection.fetch(queries("compact")["untidy"], LOOSE)
+    if await connection.fetchval("SELECT to_regclass('frames') IS NOT NULL"):
+        while await connection.fetchval("SELECT count(*) FROM frames") or await connection.fetch(
+            queries("compact")["untidy"], LOOSE
+        ):
+            await asyncio.sleep(1)
     await connection.close()
-    return frames == 0 and not untidy
 
 
 def _frame(run: int, keys: Sequence[str]) -> bytes:

@@ -1,9 +1,10 @@
 """Contexts that are used again must not show that they are."""
 
+import os
 import threading
 
 import pytest
-from zstandard import ZstdCompressor
+from zstandard import ZstdCompressor, ZstdDecompressor
 
 from stepstream_schema import zstd
 
@@ -52,14 +53,65 @@ def test_threads_at_once_each_get_their_own():
     assert sorted(came) == sorted(PIECES * 160)
 
 
-def test_a_thread_that_is_alone_needs_one_context(monkeypatch):
+@pytest.fixture
+def fresh(monkeypatch):
+    """No context was made before; what has been made since."""
     made = []
-    monkeypatch.setattr(zstd, "_compressors", [])
+    for name in ("_compressors", "_unchecked", "_decompressors"):
+        monkeypatch.setattr(zstd, name, [])
+    for kind in (ZstdCompressor, ZstdDecompressor):
 
-    def make(**options):
-        made.append(ZstdCompressor(**options))
-        return made[-1]
+        def make(kind=kind, **options):
+            made.append(kind(**options))
+            return made[-1]
 
-    monkeypatch.setattr(zstd, "ZstdCompressor", make)
-    assert [zstd.compress(b"again") for _ in range(9)] == [zstd.compress(b"again")] * 9
-    assert len(made) == 1
+        monkeypatch.setattr(zstd, kind.__name__, make)
+    return made
+
+
+def test_a_thread_that_is_alone_needs_one_context_of_each_sort(fresh):
+    for _ in range(9):
+        for checksum in (True, False):
+            assert zstd.decompress(zstd.compress(b"again", checksum=checksum)) == b"again"
+    assert len(fresh) == 3
+
+
+def test_a_context_that_has_raised_is_not_used_again(fresh):
+    for _ in range(3):
+        with pytest.raises(zstd.ZstdError):
+            zstd.decompress(b"no zstd")
+    assert len(fresh) == 3
+    with pytest.raises(TypeError):
+        zstd.compress("a text")
+    assert zstd.compress(b"bytes")
+    assert len(fresh) == 5
+
+
+def test_no_more_contexts_are_kept_than_some(fresh):
+    gate = threading.Barrier(zstd.MAX_IDLE + 3)
+
+    def work() -> None:
+        zstd.compress_each(waited(), checksum=True)
+
+    def waited():
+        # Taken out of the list by then, and not yet put back.
+        gate.wait()
+        yield b"piece"
+
+    threads = [threading.Thread(target=work) for _ in range(zstd.MAX_IDLE + 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(fresh) == zstd.MAX_IDLE + 3
+    assert len(zstd._compressors) == zstd.MAX_IDLE
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_compresses_on(fresh):
+    zstd.compress(b"before")
+    child = os.fork()
+    if not child:
+        os._exit(0 if zstd.decompress(zstd.compress(b"child")) == b"child" else 1)
+    assert zstd.decompress(zstd.compress(b"parent")) == b"parent"
+    assert os.waitpid(child, 0)[1] == 0
