@@ -1,5 +1,6 @@
 """Records of metrics, as columns: their rows of the envelope and their one compressed body each."""
 
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +11,11 @@ from stepstream_schema.records import Matrix, Metrics, Ragged
 
 KEY_SEPARATOR: Final = "\0"
 """Keys travel as one string: no array of 20,000 objects to unpack, and none for a hostile header to reserve."""
+
+KNOWN_KEY_SETS: Final = 32
+"""Sets of keys that are remembered: a run's frames carry the same few all day."""
+MAX_KNOWN_CHARS: Final = 8192
+"""Longer ones are not: all that is remembered stays below some 10 MB."""
 
 
 class Budget:
@@ -141,6 +147,11 @@ def _ints_size(head: list[Any], count: int) -> int:
 
 
 def _decode_keys(joined: str) -> tuple[str, ...]:
+    """The keys, each the same object as last time: what asks for their hashes later finds them known."""
+    return _known_keys(joined) if len(joined) <= MAX_KNOWN_CHARS else _split_keys(joined)
+
+
+def _split_keys(joined: str) -> tuple[str, ...]:
     if joined.count(KEY_SEPARATOR) >= limits.MAX_KEYS_PER_FRAME:
         raise FrameError("too_large", f"more than {limits.MAX_KEYS_PER_FRAME} keys")
     keys = tuple(joined.split(KEY_SEPARATOR))
@@ -151,3 +162,6 @@ def _decode_keys(joined: str) -> tuple[str, ...]:
     if len(max(keys, key=len)) > limits.MAX_KEY_CHARS:
         raise FrameError("invalid", f"a key is longer than {limits.MAX_KEY_CHARS} characters")
     return keys
+
+
+_known_keys: Final = lru_cache(maxsize=KNOWN_KEY_SETS)(_split_keys)

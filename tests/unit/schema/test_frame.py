@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepstream_schema import columns, limits, records
+from stepstream_schema import columns, limits, metrics, records
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.errors import FrameError
 from stepstream_schema.frame import Frame, decode, decode_head, encode, matrix_from_rows
@@ -368,3 +368,14 @@ def test_attempts_sort_as_their_packed_numbers_do() -> None:
 def test_a_restart_count_beyond_16_bits_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match="restart count"):
         Attempt(0, count, 0)
+
+
+@pytest.mark.parametrize("count", [3, 3000])
+def test_the_keys_of_a_frame_are_checked_however_often_they_come(count: int) -> None:
+    keys = tuple(f"key/{number}" for number in range(count))
+    for _ in range(2):
+        assert metrics._decode_keys("\0".join(keys)) == keys
+        for wrong in ((*keys, keys[0]), (*keys, ""), (*keys, "k" * 251)):
+            with pytest.raises(FrameError, match="key"):
+                metrics._decode_keys("\0".join(wrong))
+    assert (metrics._decode_keys("\0".join(keys)) is metrics._decode_keys("\0".join(keys))) == (count == 3)
