@@ -1,6 +1,6 @@
 """zstd, with contexts that are used again: making one takes as long as the work on a small frame.
 
-A context serves one thread at a time. Those that nobody uses wait in a list, whose `append` and `pop` are single steps
+A context serves one thread at a time. Those that nobody uses wait in a list, whose changes are single steps
 of the interpreter, so that no lock of ours is needed, nor held by a thread that a fork has left behind.
 """
 
@@ -60,6 +60,6 @@ def decompress(block: bytes) -> bytes:
 
 
 def _keep(context: Context, idle: list[Context]) -> None:
-    # One that has raised does not come here.
-    if len(idle) < MAX_IDLE:
-        idle.append(context)
+    # One that has raised does not come here. Asked for its length first, the list could grow by a thread's in between.
+    idle.append(context)
+    del idle[MAX_IDLE:]
