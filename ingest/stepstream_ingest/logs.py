@@ -5,7 +5,8 @@ from uuid import UUID
 
 from stepstream_ingest.errors import RunClosed
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.write.served import Said, Served
+from stepstream_ingest.write.said import Said
+from stepstream_ingest.write.served import Served
 
 
 class Logs:

@@ -45,11 +45,10 @@ def unshuffle_ints(planes: Bytes8) -> Int64s:
 def encode_ints(values: Int64s) -> tuple[list[int], bytes]:
     """An int64 column as (header for the envelope, bytes for the body)."""
     first = int(values[0])
-    with np.errstate(over="ignore"):
-        deltas = np.diff(values)
+    deltas = values[1:] - values[:-1]
     stride = int(deltas[0]) if len(deltas) else 0
     # A stride that wraps would describe the column only modulo 2**64, so it goes the other way.
-    if np.all(deltas == stride) and -(2**63) <= first + stride * len(deltas) < 2**63:
+    if (deltas == stride).all() and -(2**63) <= first + stride * len(deltas) < 2**63:
         return [ARITHMETIC, first, stride], b""
     return [DELTA, first], shuffle(deltas)
 

@@ -297,9 +297,8 @@ def _check_array(items: object) -> None:
 
 def _check_no_booleans(fields: list[Any]) -> None:
     # True is an int to a match pattern, and would come out as rank 1 or step 1.
-    for field in fields:
-        if isinstance(field, bool) or (isinstance(field, list) and any(type(part) is bool for part in field)):
-            raise FrameError("malformed", "a boolean stands where a number belongs")
+    if bool in map(type, fields) or any(bool in map(type, field) for field in fields if type(field) is list):
+        raise FrameError("malformed", "a boolean stands where a number belongs")
 
 
 def _check_key(key: object) -> None:

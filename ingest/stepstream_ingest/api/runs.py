@@ -21,7 +21,7 @@ from stepstream_ingest.tracking import runs
 from stepstream_ingest.tracking.experiments import Experiments
 from stepstream_ingest.tracking.models import LoggedModels, ModelMetric, model_uuid
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.write.served import Said
+from stepstream_ingest.write.said import Said
 from stepstream_schema import limits, paths
 
 MAX_METRICS = 1000
@@ -267,8 +267,8 @@ def _points(metrics: list[Metric]) -> Said:
         check_key(one.key, "metric")
     return Said(
         keys=[one.key for one in metrics],
-        steps=np.array([one.step for one in metrics], np.int64),
-        times_ms=np.array([now if one.time_ms is None else one.time_ms for one in metrics], np.int64),
+        steps=[one.step for one in metrics],
+        times_ms=[now if one.time_ms is None else one.time_ms for one in metrics],
         values=np.array([float(one.value) for one in metrics], np.float64),
     )
 
@@ -279,7 +279,7 @@ def _of_models(metrics: list[Metric], points: Said) -> list[ModelMetric]:
             model_id=model_uuid(one.model_id),
             key=one.key,
             step=one.step,
-            time_ms=int(points.times_ms[place]),
+            time_ms=points.times_ms[place],
             value=float(one.value),
             dataset_name=one.dataset_name,
             dataset_digest=one.dataset_digest,

@@ -1,22 +1,23 @@
 """Bodies of log-batch and log-metric: metrics as columns, params and tags as pairs. Pure."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from stepstream_ingest.keys import check_key
 from stepstream_ingest.mlflow.fields import Fields, run_uuid
 from stepstream_ingest.mlflow.router import message
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.models import ModelMetric, model_uuid
-from stepstream_ingest.write.served import Said, row_of
-from stepstream_schema.columns import Float64s, Int64s
+from stepstream_ingest.write.said import Said, row_of
+from stepstream_schema.columns import Float64s
 
 MAX_METRICS: Final = 1000
 MAX_PARAMS: Final = 100
@@ -26,10 +27,13 @@ MAX_TAGS: Final = 100
 class _Metric(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     key: str
     value: float | Literal["NaN", "Infinity", "-Infinity"]
-    timestamp: int
-    step: int = 0
+    timestamp: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    step: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] = 0
     run_id: str = ""
     """Said once more by MLflow 3's fluent API; the batch's counts, there as here."""
+
+
+class _MetricOfModel(_Metric, frozen=True, gc=False, forbid_unknown_fields=True):
     model_id: str = ""
     dataset_name: str = ""
     dataset_digest: str = ""
@@ -47,8 +51,15 @@ class _Batch(Struct, frozen=True, forbid_unknown_fields=True):
     tags: Sequence[_Pair] = ()
 
 
-_PLAIN: Final = msgspec.json.Decoder(_Batch)
-"""Of a batch as MLflow's client writes it: twice as fast as reading objects of any kind, and looking at each."""
+class _BatchOfModels(_Batch, frozen=True, forbid_unknown_fields=True):
+    metrics: Sequence[_MetricOfModel] = ()
+
+
+_PLAIN: Final = (msgspec.json.Decoder(_Batch), msgspec.json.Decoder(_BatchOfModels))
+"""Of a batch as MLflow's client writes it: twice as fast as reading objects of any kind, and looking at each.
+
+Where autologging measures a logged model, the first metric says so as a rule, and the first decoder gives up there.
+"""
 
 KNOWN_ROWS: Final = 16
 """Rows of keys that are remembered to be good, 1.1 MB at most each: a training logs one or two all day."""
@@ -81,7 +92,7 @@ def one_by_one(metrics: Sequence[Fields]) -> Said:
                 f"Got invalid timestamp {time_ms} for metric '{key}': it is milliseconds since the epoch"
             )
     steps = [one.integer("step", 0) for one in metrics]
-    return Said(keys=keys, steps=_int64s(steps), times_ms=_int64s(times_ms), values=_limited(values))
+    return Said(keys=keys, steps=steps, times_ms=times_ms, values=_limited(values))
 
 
 def of_models(metrics: Sequence[Fields], points: Said) -> list[ModelMetric]:
@@ -92,31 +103,38 @@ def of_models(metrics: Sequence[Fields], points: Said) -> list[ModelMetric]:
 
 def read_plain(body: bytes) -> Batch | None:
     """A body as MLflow's client writes it; None for what needs a closer look."""
-    try:
-        said = _PLAIN.decode(body)
-        times_ms = _int64s([one.timestamp for one in said.metrics])
-        steps = _int64s([one.step for one in said.metrics])
-    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError):
+    said = _decoded(body)
+    if said is None:
         return None
     keys = [one.key for one in said.metrics]
     row = row_of(keys) if keys else None
     distinct = row or tuple(dict.fromkeys(keys))
     params = [(one.key, one.value) for one in said.params]
     tags = {one.key: one.value for one in said.tags}
-    if (
-        not said.run_id
-        or "" in (*distinct, *(key for key, _ in params), *tags)
-        or (len(times_ms) and int(times_ms.min()) < 0)
-    ):
+    if not said.run_id or "" in (*distinct, *(key for key, _ in params), *tags):
         return None
     run_id = run_uuid(said.run_id)
     _check_sizes(len(keys), len(params), len(said.tags))
     _check_keys(distinct)
-    values = _limited([one.value for one in said.metrics])
-    points = Said(keys=keys, steps=steps, times_ms=times_ms, values=values, row=row)
-    measured = _of_models([(one.model_id, one.dataset_name, one.dataset_digest) for one in said.metrics], points)
+    points = Said(
+        keys=keys,
+        steps=[one.step for one in said.metrics],
+        times_ms=[one.timestamp for one in said.metrics],
+        values=_limited([one.value for one in said.metrics]),
+        row=row,
+    )
+    measured: Sequence[ModelMetric] = ()
+    if isinstance(said, _BatchOfModels):
+        measured = _of_models([(one.model_id, one.dataset_name, one.dataset_digest) for one in said.metrics], points)
     _check_once(params)
     return Batch(run_id=run_id, points=points, of_models=measured, params=params, tags=tags)
+
+
+def _decoded(body: bytes) -> _Batch | None:
+    for decoder in _PLAIN:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            return decoder.decode(body)
+    return None
 
 
 def read_any(body: bytes) -> Batch:
@@ -137,7 +155,7 @@ def _of_models(owners: Sequence[tuple[str, ...]], points: Said) -> list[ModelMet
     models = {text: model_uuid(text) for text in dict.fromkeys(owner[0] for owner in owners) if text}
     if not models:
         return []
-    rows = zip(points.keys, points.steps.tolist(), points.times_ms.tolist(), points.values.tolist(), strict=True)
+    rows = zip(points.keys, points.steps, points.times_ms, points.values.tolist(), strict=True)
     return [
         ModelMetric(
             model_id=models[model],
@@ -186,11 +204,6 @@ def _check_sizes(metrics: int, params: int, tags: int) -> None:
             f"A batch logging request can contain at most {MAX_METRICS} metrics, params, and tags. Got {total}. "
             "Please split them up across multiple requests and try again."
         )
-
-
-def _int64s(numbers: Sequence[int]) -> Int64s:
-    # Told how many come, NumPy does not look through them twice.
-    return np.fromiter(numbers, np.int64, len(numbers))
 
 
 def _limited(values: Sequence[float | str]) -> Float64s:

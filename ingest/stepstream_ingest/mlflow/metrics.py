@@ -15,7 +15,7 @@ from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.read.history import History, Wanted, Window
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.models import LoggedModels, ModelMetric
-from stepstream_ingest.write.served import Said
+from stepstream_ingest.write.said import Said
 from stepstream_schema.points import Points
 
 MAX_RUNS: Final = 100

@@ -6,6 +6,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 from aiohttp import web
 
+from stepstream_ingest.bodies import whole
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.mlflow.fields import Fields, from_query
 
@@ -57,7 +58,7 @@ def _whole(call: BodyCall) -> Callable[[web.Request], Awaitable[web.Response]]:
 
 
 async def _read(request: web.Request) -> bytes:
-    body = await request.read()
+    body = await whole(request)
     if body and request.content_type != "application/json":
         raise ApiError(400, "INVALID_PARAMETER_VALUE", "Bad Request. Content-Type must be one of ['application/json'].")
     return body

@@ -35,6 +35,12 @@ OID_INT4: Final = 23
 OID_INT8: Final = 20
 OID_FLOAT8: Final = 701
 OID_TEXT: Final = 25
+ELEMENTS: Final = {
+    oid: np.dtype([("size", ">i4"), ("value", kind)])
+    for oid, kind in ((OID_INT4, ">i4"), (OID_INT8, ">i8"), (OID_FLOAT8, ">f8"))
+}
+"""An element of an array of numbers, its length before it."""
+SIZES: Final = {oid: element["value"].itemsize for oid, element in ELEMENTS.items()}
 
 POSTGRES_EPOCH_S: Final = 946_684_800
 """2000-01-01 in seconds since 1970: PostgreSQL's timestamps count microseconds from there."""
@@ -53,22 +59,22 @@ def encode_row(frame: Frame, summary: Summary, body: bytes, received_at_us: int)
             rank,
             struct.pack("!iqiqii", 8, frame.attempt.packed, 8, received, 4, frame.points),
             encode_texts(summary.keys),
-            encode_numbers(summary.counts, OID_INT4, ">i4"),
-            encode_numbers(summary.last_steps, OID_INT8, ">i8"),
-            encode_numbers(summary.last_times_ms, OID_INT8, ">i8"),
-            encode_numbers(summary.lasts, OID_FLOAT8, ">f8"),
-            encode_numbers(summary.mins, OID_FLOAT8, ">f8"),
-            encode_numbers(summary.maxs, OID_FLOAT8, ">f8"),
+            encode_numbers(summary.counts, OID_INT4),
+            encode_numbers(summary.last_steps, OID_INT8),
+            encode_numbers(summary.last_times_ms, OID_INT8),
+            encode_numbers(summary.lasts, OID_FLOAT8),
+            encode_numbers(summary.mins, OID_FLOAT8),
+            encode_numbers(summary.maxs, OID_FLOAT8),
             struct.pack("!i", len(body)),
             body,
         )
     )
 
 
-def encode_numbers(values: npt.NDArray[np.int64] | npt.NDArray[np.float64], oid: int, kind: str) -> bytes:
+def encode_numbers(values: npt.NDArray[np.int64] | npt.NDArray[np.float64], oid: int) -> bytes:
     """A one-dimensional array of numbers as a field, its length before it."""
-    elements = np.empty(len(values), [("size", ">i4"), ("value", kind)])
-    elements["size"] = np.dtype(kind).itemsize
+    elements = np.empty(len(values), ELEMENTS[oid])
+    elements["size"] = SIZES[oid]
     elements["value"] = values
     return _array(len(values), oid, elements.tobytes())
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from stepstream_ingest import telemetry
+from stepstream_ingest.bodies import whole
 from stepstream_ingest.errors import ApiError, DatabaseAway
 from stepstream_ingest.openapi import describes
 from stepstream_ingest.write.admission import Admission
@@ -151,7 +152,7 @@ class FrameRoutes:
 async def _body(request: web.Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await request.read()
+            return await whole(request)
     except TimeoutError as error:
         telemetry.REQUESTS_TURNED_AWAY.labels("body late").inc()
         message = f"the body did not arrive within {BODY_TIMEOUT_S:g} s; nothing of this request is stored"

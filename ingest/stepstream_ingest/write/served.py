@@ -9,42 +9,23 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
-
-import numpy as np
 
 from stepstream_ingest import telemetry
 from stepstream_ingest.errors import ApiError, RunClosed
 from stepstream_ingest.write.admission import Admission
 from stepstream_ingest.write.candidate import Candidate, accepted
 from stepstream_ingest.write.queue import CommitQueue
+from stepstream_ingest.write.said import Said, record_of
 from stepstream_schema import frame as wire
 from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
-from stepstream_schema.columns import Float64s, Int64s
-from stepstream_schema.records import Matrix, Metrics, Ragged
+from stepstream_schema.records import Metrics
 
 POINT_BYTES: Final = 64
 """What one point counts for in the queue's bound."""
 RETRY_S: Final = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Said:
-    """Points as a request says them: four columns of one length, in any order."""
-
-    keys: list[str]
-    steps: Int64s
-    times_ms: Int64s
-    """ms since the epoch, UTC."""
-    values: Float64s
-    row: tuple[str, ...] | None = None
-    """`row_of` the keys, of who has asked that before."""
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 class Served:
@@ -90,63 +71,6 @@ class Served:
 def _candidate(run_id: UUID, writer: int, seq: int, record: Metrics) -> Candidate:
     frame = wire.Frame(run_id=run_id.hex, writer=writer, seq=seq, rank=None, attempt=Attempt(), records=(record,))
     return accepted(frame, wire.encode(frame), time.time_ns() // 1000, needs_run=True)
-
-
-def record_of(points: Said) -> Metrics:
-    """The points as columns, each key's in the order they came."""
-    return _in_rows(points) or _by_key(points)
-
-
-def row_of(keys: list[str]) -> tuple[str, ...] | None:
-    """The keys of one row, where all come row by row, each with the same ones: so does whoever logs them by step.
-
-    None otherwise. Looks at the keys of one row, and compares the rest: a set of all would take longer.
-    """
-    try:
-        width = keys.index(keys[0], 1)
-    except ValueError:
-        width = len(keys)
-    row = keys[:width]
-    if len(set(row)) < width or keys != row * (len(keys) // width):
-        return None
-    return tuple(row)
-
-
-def _in_rows(points: Said) -> Metrics | None:
-    row = points.row or row_of(points.keys)
-    if row is None:
-        return None
-    width, count = len(row), len(points) // len(row)
-    shape = count, width
-    steps, times, values = points.steps.reshape(shape), points.times_ms.reshape(shape), points.values.reshape(shape)
-    if (steps == steps[:, :1]).all() and (times == times[:, :1]).all():
-        return Matrix(
-            keys=row,
-            steps=steps[:, 0].copy(),
-            times_ms=times[:, 0].copy(),
-            values=np.ascontiguousarray(values.T),
-        )
-    return Ragged(
-        keys=row,
-        counts=np.full(width, count, np.int64),
-        steps=steps.T.ravel(),
-        times_ms=times.T.ravel(),
-        values=values.T.ravel(),
-    )
-
-
-def _by_key(points: Said) -> Ragged:
-    keys = sorted(set(points.keys))
-    places = {key: place for place, key in enumerate(keys)}
-    of_keys = np.fromiter(map(places.__getitem__, points.keys), np.int64, len(points))
-    order = np.argsort(of_keys, kind="stable")
-    return Ragged(
-        keys=tuple(keys),
-        counts=np.bincount(of_keys, minlength=len(keys)).astype(np.int64),
-        steps=points.steps[order],
-        times_ms=points.times_ms[order],
-        values=points.values[order],
-    )
 
 
 def _new_writer() -> int:

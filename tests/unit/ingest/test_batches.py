@@ -59,7 +59,7 @@ BATCH = st.fixed_dictionaries(
 
 def content(batch: batches.Batch) -> tuple:
     points = batch.points
-    columns = points.keys, points.steps.tolist(), points.times_ms.tolist(), list(map(repr, points.values.tolist()))
+    columns = points.keys, points.steps, points.times_ms, list(map(repr, points.values.tolist()))
     return batch.run_id, columns, list(batch.params), batch.tags, list(map(repr, batch.of_models))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepstream_ingest.write.served import Said, record_of, row_of
+from stepstream_ingest.write.said import Said, record_of, row_of
 from stepstream_schema.records import Matrix, Ragged
 
 POINT = st.tuples(st.sampled_from("abc"), st.integers(-3, 3), st.integers(0, 3), st.floats(-2, 2))
@@ -14,9 +14,7 @@ POINT = st.tuples(st.sampled_from("abc"), st.integers(-3, 3), st.integers(0, 3),
 
 def said(points) -> Said:
     keys, steps, times, values = zip(*points, strict=True)
-    return Said(
-        keys=list(keys), steps=np.array(steps, np.int64), times_ms=np.array(times, np.int64), values=np.array(values)
-    )
+    return Said(keys=list(keys), steps=list(steps), times_ms=list(times), values=np.array(values))
 
 
 def told(record) -> list:
