@@ -5,8 +5,8 @@ from uuid import UUID
 
 from stepstream_ingest.errors import RunClosed
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.write.said import Said
 from stepstream_ingest.write.served import Served
+from stepstream_schema.records import Metrics
 
 
 class Logs:
@@ -17,13 +17,19 @@ class Logs:
         self._served = served
 
     async def log(
-        self, run_id: UUID, points: Said, params: Sequence[tuple[str, str]] = (), tags: Mapping[str, str] | None = None
+        self,
+        run_id: UUID,
+        points: Metrics | None,
+        params: Sequence[tuple[str, str]] = (),
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Params and tags, checked together, then points. Raises ApiError, DatabaseAway."""
         if params or tags:
             await self._runs.log(run_id, params, tags or {})
-        elif not len(points):
+        elif points is None:
             await self._runs.check_writable(run_id)
+        if points is None:
+            return
         try:
             await self._served.log(run_id, points)
         except RunClosed:

@@ -21,7 +21,7 @@ from stepstream_ingest.tracking import runs
 from stepstream_ingest.tracking.experiments import Experiments
 from stepstream_ingest.tracking.models import LoggedModels, ModelMetric, model_uuid
 from stepstream_ingest.tracking.runs import Runs
-from stepstream_ingest.write.said import Said
+from stepstream_ingest.write.said import Said, record_of
 from stepstream_schema import limits, paths
 
 MAX_METRICS = 1000
@@ -228,7 +228,7 @@ class RunCalls:
         # What is refused leaves nothing behind: models are looked for first, and written to last.
         if of_models:
             await self._models.check({one.model_id for one in of_models})
-        await self._logs.log(run_id, points, list(body.params.items()), body.tags)
+        await self._logs.log(run_id, record_of(points), list(body.params.items()), body.tags)
         if of_models:
             await self._models.log_metrics(run_id, of_models)
         return Nothing()

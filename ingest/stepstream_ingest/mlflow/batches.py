@@ -16,8 +16,9 @@ from stepstream_ingest.mlflow.fields import Fields, run_uuid
 from stepstream_ingest.mlflow.router import message
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.models import ModelMetric, model_uuid
-from stepstream_ingest.write.said import Said, row_of
+from stepstream_ingest.write.said import Said, record_of, row_of
 from stepstream_schema.columns import Float64s
+from stepstream_schema.records import Metrics
 
 MAX_METRICS: Final = 1000
 MAX_PARAMS: Final = 100
@@ -70,7 +71,7 @@ class Batch:
     """One request."""
 
     run_id: UUID
-    points: Said
+    points: Metrics | None
     of_models: Sequence[ModelMetric]
     params: Sequence[tuple[str, str]]
     tags: dict[str, str]
@@ -127,7 +128,7 @@ def read_plain(body: bytes) -> Batch | None:
     if isinstance(said, _BatchOfModels):
         measured = _of_models([(one.model_id, one.dataset_name, one.dataset_digest) for one in said.metrics], points)
     _check_once(params)
-    return Batch(run_id=run_id, points=points, of_models=measured, params=params, tags=tags)
+    return Batch(run_id=run_id, points=record_of(points), of_models=measured, params=params, tags=tags)
 
 
 def _decoded(body: bytes) -> _Batch | None:
@@ -147,7 +148,7 @@ def read_any(body: bytes) -> Batch:
     points = one_by_one(items)
     measured = of_models(items, points)
     _check_once(params)
-    return Batch(run_id=run_id, points=points, of_models=measured, params=params, tags=dict(tags))
+    return Batch(run_id=run_id, points=record_of(points), of_models=measured, params=params, tags=dict(tags))
 
 
 def _of_models(owners: Sequence[tuple[str, ...]], points: Said) -> list[ModelMetric]:

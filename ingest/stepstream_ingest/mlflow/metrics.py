@@ -15,8 +15,9 @@ from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.read.history import History, Wanted, Window
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.models import LoggedModels, ModelMetric
-from stepstream_ingest.write.said import Said
+from stepstream_ingest.write.said import record_of
 from stepstream_schema.points import Points
+from stepstream_schema.records import Metrics
 
 MAX_RUNS: Final = 100
 MAX_SAMPLES: Final = 2500
@@ -43,19 +44,21 @@ class MetricCalls:
     async def log_metric(self, said: Fields) -> Mapping[str, Any]:
         """One point."""
         run_id, points = said.run_id(), batches.one_by_one([said])
-        await self._log(run_id, points, batches.of_models([said], points))
+        await self._log(run_id, record_of(points), batches.of_models([said], points))
         return {}
 
     async def log_batch(self, body: bytes) -> Mapping[str, Any]:
         """Metrics, params and tags: checked together, before anything is stored."""
         said = batches.read(body)
+        # What it was read from goes now, while it is in the processor's caches, not when the commit is over.
+        del body
         await self._log(said.run_id, said.points, said.of_models, said.params, said.tags)
         return {}
 
     async def _log(
         self,
         run_id: UUID,
-        points: Said,
+        points: Metrics | None,
         of_models: Sequence[ModelMetric],
         params: Sequence[tuple[str, str]] = (),
         tags: Mapping[str, str] | None = None,

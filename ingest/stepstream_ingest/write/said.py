@@ -26,12 +26,11 @@ class Said:
     row: tuple[str, ...] | None = None
     """`row_of` the keys, of who has asked that before."""
 
-    def __len__(self) -> int:
-        return len(self.keys)
 
-
-def record_of(points: Said) -> Metrics:
-    """The points as columns, each key's in the order they came."""
+def record_of(points: Said) -> Metrics | None:
+    """The points as columns, each key's in the order they came; None where there are none."""
+    if not points.keys:
+        return None
     row = points.row or row_of(points.keys)
     return _by_key(points) if row is None else _in_rows(row, points)
 
@@ -52,7 +51,7 @@ def row_of(keys: list[str]) -> tuple[str, ...] | None:
 
 
 def _in_rows(row: tuple[str, ...], points: Said) -> Metrics:
-    width, count = len(row), len(points) // len(row)
+    width, count = len(row), len(points.keys) // len(row)
     steps, times_ms = _of_rows(points.steps, width), _of_rows(points.times_ms, width)
     values = points.values.reshape(count, width).T
     if steps is not None and times_ms is not None:
@@ -78,7 +77,7 @@ def _of_rows(numbers: list[int], width: int) -> list[int] | None:
 def _by_key(points: Said) -> Ragged:
     keys = sorted(set(points.keys))
     places = {key: place for place, key in enumerate(keys)}
-    of_keys = np.fromiter(map(places.__getitem__, points.keys), np.int64, len(points))
+    of_keys = np.fromiter(map(places.__getitem__, points.keys), np.int64, len(points.keys))
     order = np.argsort(of_keys, kind="stable")
     return Ragged(
         keys=tuple(keys),

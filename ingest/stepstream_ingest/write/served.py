@@ -17,7 +17,6 @@ from stepstream_ingest.errors import ApiError, RunClosed
 from stepstream_ingest.write.admission import Admission
 from stepstream_ingest.write.candidate import Candidate, accepted
 from stepstream_ingest.write.queue import CommitQueue
-from stepstream_ingest.write.said import Said, record_of
 from stepstream_schema import frame as wire
 from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
@@ -41,21 +40,19 @@ class Served:
         self._writer = _new_writer()
         self._numbers = itertools.count(1)
 
-    async def log(self, run_id: UUID, points: Said) -> None:
+    async def log(self, run_id: UUID, record: Metrics) -> None:
         """Store points of a run."""
-        if not len(points):
-            return
-        delay, size = self._delay_s(), POINT_BYTES * len(points)
+        delay, size = self._delay_s(), POINT_BYTES * record.points
         if delay is None or not self._admission.try_admit(size):
             telemetry.REQUESTS_TURNED_AWAY.labels("queue full").inc()
             raise ApiError(429, "REQUEST_LIMIT_EXCEEDED", "the server is behind; nothing of this is stored", RETRY_S)
         try:
             if delay:
                 await asyncio.sleep(delay)
-            await self._store(run_id, record_of(points))
+            await self._store(run_id, record)
         finally:
             self._admission.release(size)
-        telemetry.POINTS.inc(len(points))
+        telemetry.POINTS.inc(record.points)
 
     async def _store(self, run_id: UUID, record: Metrics) -> None:
         try:

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.mlflow import batches
+from stepstream_schema import frame as wire
+from stepstream_schema.attempt import Attempt
+from stepstream_schema.records import Metrics
 
 RUN = "0123456789abcdef" * 2
 METRIC = st.fixed_dictionaries(
@@ -58,9 +61,12 @@ BATCH = st.fixed_dictionaries(
 
 
 def content(batch: batches.Batch) -> tuple:
-    points = batch.points
-    columns = points.keys, points.steps, points.times_ms, list(map(repr, points.values.tolist()))
-    return batch.run_id, columns, list(batch.params), batch.tags, list(map(repr, batch.of_models))
+    points = None if batch.points is None else wire.encode(a_frame(batch.points))
+    return batch.run_id, points, list(batch.params), batch.tags, list(map(repr, batch.of_models))
+
+
+def a_frame(record: Metrics) -> wire.Frame:
+    return wire.Frame(run_id=RUN, writer=1, seq=1, rank=None, attempt=Attempt(), records=(record,))
 
 
 def outcome(read, body: bytes) -> object:
@@ -108,8 +114,8 @@ def test_bodies_of_the_clients_take_the_short_way(more):
     metrics = [{"key": f"m{n % 100}", "value": n / 7, "timestamp": 5 + n // 100, "step": n // 100} for n in range(1000)]
     batch = batches.read_plain(json.dumps({"run_id": RUN, "metrics": [one | more for one in metrics]}).encode())
     assert batch is not None
-    assert batch.points.row == tuple(f"m{number}" for number in range(100))
-    assert batch.points.values.tolist() == [one["value"] for one in metrics]
+    assert batch.points.keys == tuple(f"m{number}" for number in range(100))
+    assert batch.points.values.T.ravel().tolist() == [one["value"] for one in metrics]
     assert [(one.key, one.step, one.value) for one in batch.of_models] == [
         (one["key"], one["step"], one["value"]) for one in metrics if "model_id" in more
     ]
@@ -125,7 +131,7 @@ def test_bodies_of_the_clients_take_the_short_way(more):
 def test_what_needs_a_closer_look_gets_it(metric):
     body = json.dumps({"run_id": RUN, "metrics": [metric]}).encode()
     assert batches.read_plain(body) is None
-    assert len(batches.read(body).points) == 1
+    assert batches.read(body).points.points == 1
 
 
 def test_infinity_is_the_largest_number_as_in_mlflow():
@@ -133,10 +139,10 @@ def test_infinity_is_the_largest_number_as_in_mlflow():
         batches.read(json.dumps({"run_id": RUN, "metrics": [{"key": "a", "value": value, "timestamp": 1}]}).encode())
         for value in ("Infinity", "-Infinity", 1.5)
     ]
-    assert [one.points.values[0] for one in read] == [1.7976931348623157e308, -1.7976931348623157e308, 1.5]
+    assert [one.points.values[0, 0] for one in read] == [1.7976931348623157e308, -1.7976931348623157e308, 1.5]
 
 
 def test_nan_beside_infinity_stays_what_it_is():
     metrics = [{"key": key, "value": value, "timestamp": 1} for key, value in (("a", "NaN"), ("b", "Infinity"))]
     batch = batches.read_plain(json.dumps({"run_id": RUN, "metrics": metrics}).encode())
-    assert list(map(repr, batch.points.values.tolist())) == ["nan", "1.7976931348623157e+308"]
+    assert list(map(repr, batch.points.values.ravel().tolist())) == ["nan", "1.7976931348623157e+308"]
