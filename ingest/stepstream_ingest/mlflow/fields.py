@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,6 +11,9 @@ from stepstream_ingest.errors import ApiError
 
 DOCS: Final = "See the API docs for more information about request parameters."
 INT64: Final = range(-(2**63), 2**63)
+RUN_ID_CHARS: Final = 32
+KNOWN_RUNS: Final = 1024
+"""Run ids that are remembered, as text and as number: a training says the same one all day."""
 
 
 class Fields:
@@ -170,7 +174,12 @@ def run_uuid(text: str) -> UUID:
 
 def possible_run(text: str) -> UUID | None:
     """The same for whoever asks what is there: None for what is the id of no run."""
-    return UUID(text) if re.fullmatch("[0-9a-fA-F]{32}", text) else None
+    return _uuid(text) if len(text) == RUN_ID_CHARS else None
+
+
+@lru_cache(maxsize=KNOWN_RUNS)
+def _uuid(text: str) -> UUID | None:
+    return UUID(text) if re.fullmatch("[0-9a-fA-F]+", text) else None
 
 
 def experiment_number(text: str) -> int:
