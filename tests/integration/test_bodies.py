@@ -1,0 +1,67 @@
+"""However a body comes, it is read whole, or refused by its size."""
+
+import asyncio
+import gzip
+import json
+
+import pytest
+
+from stepstream_schema import limits
+from tests.integration.app import running
+
+URL = "/api/2.0/mlflow/runs/log-batch"
+JSON = {"Content-Type": "application/json"}
+
+
+def a_batch(run_id: str) -> bytes:
+    metrics = [{"key": f"m{n % 100}", "value": n / 7, "timestamp": 5, "step": n // 100} for n in range(1000)]
+    return json.dumps({"run_id": run_id, "metrics": metrics}).encode()
+
+
+async def in_pieces(body: bytes, size: int = 20_000):
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+        await asyncio.sleep(0.001)
+
+
+async def new_run(client) -> str:
+    async with client.post("/api/2.0/mlflow/runs/create", json={"experiment_id": "0"}) as response:
+        return (await response.json())["run"]["info"]["run_id"]
+
+
+async def points(client, run_id: str) -> int:
+    async with client.get(f"/v1/runs/{run_id}/metrics") as response:
+        return sum(one["count"] for one in (await response.json())["series"])
+
+
+@pytest.mark.parametrize("way", ["at once", "in pieces", "chunked", "chunked and compressed", "compressed"])
+async def test_a_body_is_read_whole(database_url, way):
+    async with running(database_url, compaction=False) as client:
+        run_id = await new_run(client)
+        body = a_batch(run_id)
+        sent, headers = {
+            "at once": (body, {}),
+            "in pieces": (in_pieces(body), {"Content-Length": str(len(body))}),
+            "chunked": (in_pieces(body), {}),
+            "chunked and compressed": (in_pieces(gzip.compress(body)), {"Content-Encoding": "gzip"}),
+            "compressed": (gzip.compress(body), {"Content-Encoding": "gzip"}),
+        }[way]
+        async with client.post(URL, data=sent, headers=JSON | headers) as response:
+            assert response.status == 200, await response.text()
+        assert await points(client, run_id) == 1000
+
+
+@pytest.mark.parametrize("way", ["stated", "chunked", "compressed"])
+async def test_a_body_beyond_the_bound_is_refused(database_url, way):
+    async with running(database_url, compaction=False) as client:
+        run_id = await new_run(client)
+        body = a_batch(run_id) + b" " * limits.MAX_REQUEST_BYTES
+        sent, headers = {
+            "stated": (body, {}),
+            "chunked": (in_pieces(body, 2**20), {}),
+            "compressed": (gzip.compress(body, 1), {"Content-Encoding": "gzip"}),
+        }[way]
+        async with client.post(URL, data=sent, headers=JSON | headers) as response:
+            assert response.status == 413
+            assert (await response.json())["error_code"] == "TOO_LARGE"
+        assert await points(client, run_id) == 0
