@@ -65,7 +65,7 @@ def encode(frame: Frame) -> bytes:
         [attempt.scheduler, attempt.elastic, attempt.resume],
         [_encode_record(record, budget) for record in frame.records],
     ]
-    _head_fields(envelope)
+    _decode_head(envelope)
     _check_array(envelope[6])
     try:
         data: bytes = msgpack.packb(envelope)
@@ -141,15 +141,6 @@ def _unpack(data: bytes | memoryview) -> list[Any]:
 
 
 def _decode_head(envelope: list[Any]) -> Head:
-    run, writer, seq, rank, attempt = _head_fields(envelope)
-    try:
-        return Head(run_id=run.hex(), writer=writer, seq=seq, rank=rank, attempt=Attempt(*attempt))
-    except ValueError as error:
-        raise FrameError("malformed", str(error)) from error
-
-
-def _head_fields(envelope: list[Any]) -> tuple[bytes, int, int, int | None, tuple[int, int, int]]:
-    """The envelope but for its version and records, each of its type and, the attempt apart, in its range."""
     _check_no_booleans(envelope[1:6])
     match envelope[1:6]:
         case [bytes(run), int(writer), int(seq), int() | None as rank, [int(a), int(b), int(c)]]:
@@ -160,7 +151,11 @@ def _head_fields(envelope: list[Any]) -> tuple[bytes, int, int, int | None, tupl
         raise FrameError("malformed", "run id, writer or sequence number is out of range")
     if rank is not None and not 0 <= rank < 2**31:
         raise FrameError("malformed", f"rank {rank} is out of range")
-    return run, writer, seq, rank, (a, b, c)
+    try:
+        attempt = Attempt(a, b, c)
+    except ValueError as error:
+        raise FrameError("malformed", str(error)) from error
+    return Head(run_id=run.hex(), writer=writer, seq=seq, rank=rank, attempt=attempt)
 
 
 def _run_bytes(run_id: str) -> bytes:
@@ -302,7 +297,7 @@ def _check_array(items: object) -> None:
 
 def _check_no_booleans(fields: list[Any]) -> None:
     # True is an int to a match pattern, and would come out as rank 1 or step 1.
-    if bool in map(type, fields) or any(bool in map(type, field) for field in fields if type(field) is list):
+    if bool in map(type, fields) or any(bool in map(type, field) for field in fields if isinstance(field, list)):
         raise FrameError("malformed", "a boolean stands where a number belongs")
 
 

@@ -5,7 +5,10 @@ import gzip
 import json
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
+from stepstream_ingest.bodies import whole
 from stepstream_schema import limits
 from tests.integration.app import running
 
@@ -48,6 +51,40 @@ async def test_a_body_is_read_whole(database_url, way):
         }[way]
         async with client.post(URL, data=sent, headers=JSON | headers) as response:
             assert response.status == 200, await response.text()
+        assert await points(client, run_id) == 1000
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_a_body_that_was_read_before_is_not_taken_for_an_empty_one(pieces):
+    async def twice(request: web.Request) -> web.Response:
+        first = await whole(request)
+        with pytest.raises(RuntimeError, match="read before"):
+            await whole(request)
+        return web.Response(body=first)
+
+    app = web.Application()
+    app.router.add_post("/", twice)
+    async with TestClient(TestServer(app)) as client:
+        sent = {"data": in_pieces(b"x" * 3000, 3000 // pieces), "headers": {"Content-Length": "3000"}}
+        async with client.post("/", **sent) as response:
+            assert await response.read() == b"x" * 3000
+
+
+async def test_nothing_is_stored_of_a_body_that_breaks_off(database_url):
+    async with running(database_url, compaction=False) as client:
+        run_id = await new_run(client)
+        body = a_batch(run_id)
+        head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(head.encode() + b"\r\n\r\n" + body[:-1])
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.sleep(0.1)
+        assert await points(client, run_id) == 0
+        async with client.post(URL, data=body, headers=JSON) as response:
+            assert response.status == 200
         assert await points(client, run_id) == 1000
 
 

@@ -179,7 +179,7 @@ def possible_run(text: str) -> UUID | None:
 
 @lru_cache(maxsize=KNOWN_RUNS)
 def _uuid(text: str) -> UUID | None:
-    return UUID(text) if re.fullmatch("[0-9a-fA-F]+", text) else None
+    return UUID(text) if re.fullmatch("[0-9a-fA-F]{32}", text) else None
 
 
 def experiment_number(text: str) -> int:

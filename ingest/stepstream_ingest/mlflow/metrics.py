@@ -50,7 +50,7 @@ class MetricCalls:
     async def log_batch(self, body: bytes) -> Mapping[str, Any]:
         """Metrics, params and tags: checked together, before anything is stored."""
         said = batches.read(body)
-        # What it was read from goes now, while it is in the processor's caches, not when the commit is over.
+        # What it was read from goes now, while it is in the processor's caches, and not after the commit.
         del body
         await self._log(said.run_id, said.points, said.of_models, said.params, said.tags)
         return {}

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,19 @@ def test_rows_of_the_same_keys_are_a_matrix_where_they_share_steps_and_times(row
     record = record_of(said(points))
     assert isinstance(record, Ragged if jitter else Matrix)
     assert record.keys == ("z", "x", "y")
+    assert Counter(told(record)) == Counter(points)
+
+
+def test_no_points_are_no_record():
+    assert record_of(Said(keys=[], steps=[], times_ms=[], values=np.empty(0))) is None
+
+
+@pytest.mark.parametrize("apart", [0, 1])
+def test_the_largest_numbers_survive(apart):
+    low, high = -(2**63), 2**63 - 1
+    points = [("a", low, high, 0.5), ("b", low, high - apart, 1.5), ("a", high, 0, 2.5), ("b", high, 0, 3.5)]
+    record = record_of(said(points))
+    assert isinstance(record, Ragged if apart else Matrix)
     assert Counter(told(record)) == Counter(points)
 
 
