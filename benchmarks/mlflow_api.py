@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +49,19 @@ START_MS = 1_700_000_000_000
 def main() -> None:
     """Measure both and print the ratios."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each load, server and round")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each server has its turn")
     parser.add_argument("--runs", type=int, default=20_000, help="that are searched, of 20 metrics and 20 params")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--mlflow-python", default=sys.executable, help="a Python that has the MLflow to measure")
     arguments = parser.parse_args()
     if problem := _unfit(arguments.mlflow_python):
         parser.error(problem)
-    with tempfile.TemporaryDirectory() as scratch, Postgres(Path(scratch)) as postgres:
-        measured = {}
-        for name, measure in (("mlflow", _mlflow), ("stepstream", _stepstream)):
-            results.say(name)
-            measured[name] = measure(arguments, postgres, Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch, Postgres(Path(scratch)) as postgres, ExitStack() as started:
+        contenders = [
+            started.enter_context(start(arguments, postgres, Path(scratch))) for start in (_mlflow, _stepstream)
+        ]
+        measured = uvloop.run(_measure(contenders, arguments))
     theirs, ours = measured["mlflow"], measured["stepstream"]
     if ours["search_runs"].pop("answer") != theirs["search_runs"].pop("answer"):
         raise RuntimeError("the two servers found different runs")
@@ -86,42 +89,89 @@ def _unfit(python: str) -> str:
     return f"{python} {has}: --mlflow-python names one with MLflow 3, see benchmarks/README.md"
 
 
-def _mlflow(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A server that is started, and at rest."""
+
+    name: str
+    url: str
+    database: str
+    fill: Callable[[int], Awaitable[None]]
+    """Makes so many runs to be searched."""
+
+
+@contextmanager
+def _mlflow(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) -> Iterator[Contender]:
     """`mlflow server` with as many workers as it starts by default."""
     postgres.fresh("mlflow")
     port, database = free_port(), postgres.by_tcp("mlflow")
     command = [arguments.mlflow_python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     store = ["--workers", "4", "--backend-store-uri", database, "--default-artifact-root", str(scratch / "artifacts")]
+    results.say("starting MLflow")
     with Process([*command, *store], f"http://127.0.0.1:{port}", scratch / "mlflow.log") as server:
-        return uvloop.run(_measure(server.url, arguments, database, lambda: _fill_mlflow(database, arguments.runs)))
+        yield Contender("mlflow", server.url, database, lambda runs: _fill_mlflow(database, runs))
 
 
-def _stepstream(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) -> dict[str, Any]:
+@contextmanager
+def _stepstream(arguments: argparse.Namespace, postgres: Postgres, scratch: Path) -> Iterator[Contender]:
     database = postgres.fresh("stepstream")
+    results.say("starting StepStream")
     with BenchmarkServer(scratch / "stepstream", database, arguments.workers) as server:
-        return uvloop.run(
-            _measure(server.url, arguments, database, lambda: _fill_stepstream(server.url, database, arguments.runs))
-        )
+        yield Contender("stepstream", server.url, database, lambda runs: _fill_stepstream(server.url, database, runs))
 
 
-async def _measure(url: str, arguments: argparse.Namespace, database: str, fill: Callable[[], Any]) -> dict[str, Any]:
-    api = f"{url}/api/2.0/mlflow"
+async def _measure(contenders: Sequence[Contender], arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Both servers, in turns: what a shared machine does to one it does to the other, too."""
     loads = {
         "log_metric": ("log-metric", _metrics, 1),
         "log_batch": ("log-batch", _batches, BATCH),
         "log_batch_times_apart": ("log-batch", _batches_of_lone_metrics, BATCH),
     }
+    measured: dict[str, dict[str, Any]] = {one.name: {} for one in contenders}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=WRITERS)) as session:
-        measured: dict[str, Any] = {}
         for name, (call, bodies, points) in loads.items():
-            measured[name] = await _log(session, f"{api}/runs/{call}", arguments.seconds, bodies, points)
-            # What a server has still to tidy up should not weigh on the next.
-            await _until_at_rest(database)
-        created = await _post(session, f"{api}/experiments/create", {"name": "searched"})
+            turns: dict[str, list[dict[str, Any]]] = {one.name: [] for one in contenders}
+            for turn in range(arguments.rounds):
+                for one in contenders:
+                    results.say(f"{name}, round {turn + 1} of {arguments.rounds}: {one.name}")
+                    url = f"{one.url}/api/2.0/mlflow/runs/{call}"
+                    turns[one.name].append(await _log(session, url, arguments.seconds, bodies, points))
+                    # What a server has still to tidy up should not weigh on the next.
+                    await _until_at_rest(one.database)
+            for one in contenders:
+                measured[one.name][name] = _middle(turns[one.name])
+        await _searches(session, contenders, arguments, measured)
+    return measured
+
+
+async def _searches(
+    session: aiohttp.ClientSession,
+    contenders: Sequence[Contender],
+    arguments: argparse.Namespace,
+    measured: dict[str, dict[str, Any]],
+) -> None:
+    for one in contenders:
+        results.say(f"making {arguments.runs} runs: {one.name}")
+        created = await _post(session, f"{one.url}/api/2.0/mlflow/experiments/create", {"name": "searched"})
         if created["experiment_id"] != "1":
             raise RuntimeError(f"a fresh server has an experiment {created}")
-        await fill()
-        return measured | {"search_runs": await _search(session, f"{api}/runs/search", arguments.seconds)}
+        await one.fill(arguments.runs)
+    turns: dict[str, list[dict[str, Any]]] = {one.name: [] for one in contenders}
+    for turn in range(arguments.rounds):
+        for one in contenders:
+            results.say(f"search_runs, round {turn + 1} of {arguments.rounds}: {one.name}")
+            url = f"{one.url}/api/2.0/mlflow/runs/search"
+            turns[one.name].append(await _search(session, url, arguments.seconds))
+    for one in contenders:
+        answer = turns[one.name][0].pop("answer")
+        if any(turn.pop("answer") != answer for turn in turns[one.name][1:]):
+            raise RuntimeError(f"{one.name} found other runs than before")
+        measured[one.name]["search_runs"] = _middle(turns[one.name]) | {"answer": answer}
+
+
+def _middle(turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median over the rounds."""
+    return {key: round(statistics.median([turn[key] for turn in turns]), 2) for key in turns[0]}
 
 
 async def _log(
