@@ -101,7 +101,7 @@ class Process:
     def _rest(self, deadline: float) -> None:
         """Until what it still does on its own has ended: MLflow's answers long before its job runners are there.
 
-        They take both cores for some 4 to 15 s, of which nothing may be charged to what is measured.
+        They took both cores for 15 s in a slow hour, which must not be charged to what is measured.
         """
         calm, before = 0, self._cpu_s()
         while calm < REST_S:
