@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final
@@ -24,10 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="stepstream", description="Log every step of every rank.")
     parser.add_argument("--version", action="version", version=f"stepstream {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in BUILT_IN.values():
-        import_module(module).register(subparsers)
-    for entry in entry_points(group="stepstream.commands"):
-        _load(entry)(subparsers)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for register in _registers(arguments[0] if arguments else None):
+        register(subparsers)
     parsed = parser.parse_args(arguments)
     try:
         return int(parsed.handler(parsed))
@@ -36,6 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _registers(name: str | None) -> Iterator[Callable[[Any], None]]:
+    """That of the command of this name, so that none waits for the imports of the others; else all, for the help."""
+    commands: dict[str, Callable[[], Callable[[Any], None]]] = {
+        built_in: partial(_built_in, module) for built_in, module in BUILT_IN.items()
+    }
+    commands |= {entry.name: partial(_load, entry) for entry in entry_points(group="stepstream.commands")}
+    for find in [commands[name]] if name in commands else commands.values():
+        yield find()
+
+
+def _built_in(module: str) -> Callable[[Any], None]:
+    register: Callable[[Any], None] = import_module(module).register
+    return register
 
 
 def _load(entry: Any) -> Callable[[Any], None]:

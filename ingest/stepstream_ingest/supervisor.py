@@ -18,7 +18,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from stepstream_ingest import child
-from stepstream_ingest.acceptor import Tally
 from stepstream_ingest.artifacts import secret as artifact_secret
 from stepstream_ingest.artifacts.stores.open import check
 from stepstream_ingest.config import ServerConfig
@@ -27,6 +26,7 @@ from stepstream_ingest.errors import DatabaseAway, ServerSetupError
 from stepstream_ingest.migrations import migrate
 from stepstream_ingest.postgres import binaries, given
 from stepstream_ingest.postgres.cluster import Cluster
+from stepstream_ingest.tally import Tally
 from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
 
 LOGGER: Final = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from typing import Final
 import uvloop
 from aiohttp import web
 
-from stepstream_ingest.acceptor import Acceptor, Tally
+from stepstream_ingest.acceptor import Acceptor
 from stepstream_ingest.app import create_app
+from stepstream_ingest.tally import Tally
 from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
 
 GC_OBJECTS: Final = 50_000
