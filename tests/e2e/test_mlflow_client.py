@@ -3,10 +3,11 @@
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def run_client(python: str, script: str, server: ServerProcess, *arguments: str)
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:] + server.log.read_text()[-2000:]
     return done.stdout
+
+
+@pytest.fixture(scope="module")
+def shared(initialised_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server for those who look only at what they have logged themselves."""
+    directory = tmp_path_factory.mktemp("shared") / "server"
+    shutil.copytree(initialised_directory, directory)
+    server = ServerProcess(directory)
+    yield server
+    server.stop()
 
 
 @pytest.mark.parametrize("version", ["3", "2"])
@@ -92,18 +103,16 @@ def test_the_command_line_of_mlflow(server_factory: Callable[..., ServerProcess]
 @pytest.mark.parametrize("framework", ["sklearn", "xgboost", "lightgbm"])
 @pytest.mark.parametrize("version", ["3", "2"])
 def test_autologging_leaves_metrics_and_a_model_that_predicts_the_same(
-    server_factory: Callable[..., ServerProcess], version: str, framework: str
+    shared: ServerProcess, version: str, framework: str
 ) -> None:
-    said = run_client(python_with(version), "mlflow_autolog.py", server_factory(), framework)
+    said = run_client(python_with(version), "mlflow_autolog.py", shared, framework)
     skip_what_is_missing(said)
     assert "all is well" in said
 
 
 @pytest.mark.parametrize("framework", ["lightning", "transformers"])
-def test_trainers_on_torch_log_every_step(
-    server_factory: Callable[..., ServerProcess], tmp_path: Path, framework: str
-) -> None:
-    said = run_client(python_with("3"), "mlflow_torch.py", server_factory(), str(tmp_path), framework)
+def test_trainers_on_torch_log_every_step(shared: ServerProcess, tmp_path: Path, framework: str) -> None:
+    said = run_client(python_with("3"), "mlflow_torch.py", shared, str(tmp_path), framework)
     skip_what_is_missing(said)
     assert "all is well" in said
 
