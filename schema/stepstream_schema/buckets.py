@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stepstream_schema import zstd
-from stepstream_schema.columns import Float64s, Int64s
+from stepstream_schema.columns import Float64s, Int64s, unshuffle_ints
 from stepstream_schema.errors import FrameError
 
 INTS: Final = (
@@ -196,6 +196,6 @@ def decode(block: bytes) -> Buckets:
         raw = zstd.decompress(block)
     except zstd.ZstdError as error:
         raise FrameError("malformed", f"a block of buckets does not inflate: {error}") from error
-    words = np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(8, -1).T).view(np.int64).reshape(rows, -1)
+    words = unshuffle_ints(np.frombuffer(raw, np.uint8).reshape(8, -1)).reshape(rows, -1)
     ints = np.cumsum(words[: len(INTS)], axis=1, dtype=np.int64)
     return Buckets(ints, words[len(INTS) :].view(np.float64))

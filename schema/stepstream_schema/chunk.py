@@ -112,5 +112,5 @@ def _decode_index(count: int, step_header: list[int], time_header: list[int], bl
 def _decode_values(kind: int, count: int, block: bytes) -> Float64s:
     size = WORDS[kind]
     raw = columns.inflate(block, count * size)
-    words = np.ascontiguousarray(raw.reshape(size, count).T)
+    words = columns.interleaved(raw.reshape(size, count))
     return words.view(np.float64).ravel() if kind == FLOAT64 else words.view(np.float32).ravel().astype(np.float64)
