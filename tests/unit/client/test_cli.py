@@ -45,4 +45,4 @@ def test_who_names_no_command_is_told_of_all(arguments: list[str], capsys: pytes
 def test_without_a_command_it_says_that_one_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main([])
-    assert "COMMAND" in capsys.readouterr().err
+    assert "required: COMMAND" in capsys.readouterr().err
