@@ -217,7 +217,7 @@ class Watched:
         found = {}
         for process in psutil.Process(self._pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if "stepstream_ingest.worker" in process.cmdline():
+                if "stepstream_ingest.workers" in process.cmdline():
                     found[process.pid] = process.memory_info().rss
         return found
 

@@ -85,9 +85,16 @@ class ServerProcess:
 
     def workers(self) -> list[int]:
         """The worker processes."""
+        parent = self.workers_parent()
+        return [child.pid for child in parent.children()] if parent is not None else []
+
+    def workers_parent(self) -> psutil.Process | None:
+        """The process that forks them; none while it is being replaced."""
         # Not psutil's cmdline(): it raises for one that has just been killed.
-        pids = [child.pid for child in psutil.Process(self.pid).children()]
-        return [pid for pid in pids if b"stepstream_ingest.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        for child in psutil.Process(self.pid).children():
+            if b"stepstream_ingest.workers" in Path(f"/proc/{child.pid}/cmdline").read_bytes():
+                return child
+        return None
 
     def kill_everything(self) -> None:
         """SIGKILL of workers, PostgreSQL and all its processes, and the supervisor, before any can do anything."""

@@ -1,4 +1,4 @@
-"""The parent process: PostgreSQL, migrations, the listening socket, and the workers that share it."""
+"""The first process: PostgreSQL, migrations, the listening socket, and the parent of the workers that share it."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ from stepstream_ingest.migrations import migrate
 from stepstream_ingest.postgres import binaries, given
 from stepstream_ingest.postgres.cluster import Cluster
 from stepstream_ingest.tally import Tally
-from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
+from stepstream_ingest.worker_config import WorkerConfig
 
 LOGGER: Final = logging.getLogger(__name__)
 BACKLOG: Final = 1024
@@ -35,8 +35,9 @@ BACKLOG: Final = 1024
 SPARE_CONNECTIONS: Final = 20
 """For people, and for what a killed worker has not yet given back."""
 RESTART_PAUSE_S: Final = 1.0
-KILL_GRACE_S: Final = 5.0
-"""Beyond the drain time: a worker that is still there then is killed."""
+"""For PostgreSQL, and for the workers' parent."""
+KILL_GRACE_S: Final = 8.0
+"""Beyond the drain time: longer than the workers' parent waits before it kills them."""
 WATCH_S: Final = 0.2
 
 
@@ -46,19 +47,21 @@ async def serve(config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     check(config.artifact_root, os.environ)
-    with listen(config.host, config.port) as listener:
+    with (
+        listen(config.host, config.port) as listener,
+        _shared_directory() as shared,
+        # They import what they need while PostgreSQL starts.
+        Workers(config, listener, shared) as workers,
+    ):
         async with _database(config) as (dsn, cluster, described):
             connections = await _prepare(dsn, cluster, config.workers)
-            secret = await artifact_secret.load(dsn)
-            with _shared_directory() as shared:
-                workers = Workers(config, dsn, connections, secret, listener, shared)
-                workers.start()
-                try:
-                    await workers.wait_until_ready(stop)
-                    _say_ready(config, listener, described)
-                    await _watch(stop, workers, cluster)
-                finally:
-                    await workers.stop()
+            workers.begin(dsn, connections, await artifact_secret.load(dsn))
+            try:
+                await workers.wait_until_ready(stop)
+                _say_ready(config, listener, described)
+                await _watch(stop, workers, cluster)
+            finally:
+                await workers.stop()
 
 
 def _say_ready(config: ServerConfig, listener: socket.socket, database: str) -> None:
@@ -138,36 +141,46 @@ def _shared_directory() -> Iterator[Path]:
 
 
 class Workers:
-    """The worker processes: started, restarted when they die, drained."""
+    """The process whose children the workers are: started, restarted when it dies, stopped."""
 
-    def __init__(
-        self,
-        config: ServerConfig,
-        dsn: str,
-        connections: int,
-        artifact_secret: str,
-        listener: socket.socket,
-        shared: Path,
-    ) -> None:
-        self._config, self._dsn, self._listener, self._shared = config, dsn, listener, shared
-        self._connections = connections
+    def __init__(self, config: ServerConfig, listener: socket.socket, shared: Path) -> None:
+        self._config, self._listener, self._shared = config, listener, shared
         self._tally = shared / "connections"
         Tally.create(self._tally, config.workers)
-        self._artifact_secret = artifact_secret
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._died_at: dict[int, float] = {}
+        self._told: WorkerConfig | None = None
+        self._process = self._start()
+        self._died_at: float | None = None
 
-    def start(self) -> None:
-        """Start all of them."""
-        for number in range(self._config.workers):
-            self._start_one(number)
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever happened: it does not outlive this."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def begin(self, dsn: str, connections: int, secret: str) -> None:
+        """Start the workers."""
+        self._told = WorkerConfig(
+            dsn=dsn,
+            artifact_root=self._config.artifact_root,
+            artifact_secret=secret,
+            token=self._config.token,
+            heartbeat_timeout_s=self._config.heartbeat_timeout_s,
+            drain_s=self._config.drain_s,
+            connections=connections,
+            compaction=self._config.compaction,
+            tally=str(self._tally),
+        )
+        self._tell(self._told)
 
     async def wait_until_ready(self, stop: asyncio.Event) -> None:
         """Until one of them answers; the others follow within moments. Raises ServerSetupError."""
         host, port = self._listener.getsockname()[:2]
         target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         while not stop.is_set():
-            if any(process.poll() is not None for process in self._processes.values()):
+            if self._process.poll() is not None:
                 raise ServerSetupError("a worker ended while it started; its message is above")
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(2):
@@ -180,52 +193,43 @@ class Workers:
             await asyncio.sleep(0.05)
 
     def revive(self) -> None:
-        """Restart workers that have died, each at most once a second."""
-        for number, process in list(self._processes.items()):
-            if process.poll() is None:
-                continue
-            if number not in self._died_at:
-                LOGGER.error("worker %d ended with %d and is restarted", number, process.returncode)
-                self._died_at[number] = time.monotonic()
-            elif time.monotonic() - self._died_at[number] >= RESTART_PAUSE_S:
-                del self._died_at[number]
-                self._start_one(number)
+        """Restart it when it has died, at most once a second; it restarts its workers itself."""
+        if self._process.poll() is None or self._told is None:
+            return
+        if self._died_at is None:
+            LOGGER.error("the workers' parent ended with %d and is restarted", self._process.returncode)
+            self._died_at = time.monotonic()
+        elif time.monotonic() - self._died_at >= RESTART_PAUSE_S:
+            self._died_at = None
+            self._process = self._start()
+            self._tell(self._told)
 
     async def stop(self) -> None:
-        """Drain: what is admitted is committed and answered; what is still there after the stated time is killed."""
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + self._config.drain_s + KILL_GRACE_S
-        for number, process in self._processes.items():
-            try:
-                await asyncio.to_thread(process.wait, max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                LOGGER.error("worker %d did not drain in %g s and is killed", number, self._config.drain_s)
-                process.kill()
-                process.wait()
+        """Let the workers drain; what is still there long after the stated time is killed."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.to_thread(self._process.wait, self._config.drain_s + KILL_GRACE_S)
+        except subprocess.TimeoutExpired:
+            LOGGER.error("the workers did not drain in %g s and are killed", self._config.drain_s)
 
-    def _start_one(self, number: int) -> None:
-        told = WorkerConfig(
-            dsn=self._dsn,
-            artifact_root=self._config.artifact_root,
-            artifact_secret=self._artifact_secret,
-            token=self._config.token,
-            heartbeat_timeout_s=self._config.heartbeat_timeout_s,
-            drain_s=self._config.drain_s,
-            connections=self._connections,
-            compaction=self._config.compaction,
-            worker=number,
-            tally=str(self._tally),
-        )
+    def _start(self) -> "subprocess.Popen[bytes]":
         descriptor = self._listener.fileno()
-        self._processes[number] = child.start(
-            [sys.executable, "-m", "stepstream_ingest.worker", "--fd", str(descriptor)],
+        arguments = ["--fd", str(descriptor), "--workers", str(self._config.workers)]
+        return child.start(
+            [sys.executable, "-m", "stepstream_ingest.workers", *arguments],
             on_parent_death=signal.SIGTERM,
-            environment=os.environ
-            | {ENVIRONMENT_VARIABLE: told.to_json(), "PROMETHEUS_MULTIPROC_DIR": str(self._shared)},
+            # NumPy's linear algebra would start threads, which nobody here has a use for, and which a fork forbids.
+            environment=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PROMETHEUS_MULTIPROC_DIR": str(self._shared)},
+            told=True,
             pass_fds=(descriptor,),
         )
+
+    def _tell(self, told: WorkerConfig) -> None:
+        assert self._process.stdin is not None
+        # One that has ended already is found by its exit code.
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
+            pipe.write(told.to_json().encode() + b"\n")
 
 
 async def _watch(stop: asyncio.Event, workers: Workers, cluster: Cluster | None) -> None:

@@ -1,6 +1,5 @@
-"""One worker process: `python -m stepstream_ingest.worker --fd N`, started by the supervisor."""
+"""One worker process, forked by the workers' parent."""
 
-import argparse
 import asyncio
 import gc
 import logging
@@ -9,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from aiohttp import web
 from stepstream_ingest.acceptor import Acceptor
 from stepstream_ingest.app import create_app
 from stepstream_ingest.tally import Tally
-from stepstream_ingest.worker_config import ENVIRONMENT_VARIABLE, WorkerConfig
+from stepstream_ingest.worker_config import WorkerConfig
 
 GC_OBJECTS: Final = 50_000
 """New containers between two looks for cycles."""
@@ -29,7 +29,7 @@ FORCE_S: Final = 10.0
 """Beyond drain and close: its supervisor, which would kill it, may be dead itself."""
 
 
-async def serve(config: WorkerConfig, listener: socket.socket) -> None:
+async def serve(config: WorkerConfig, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Until SIGTERM or SIGINT; then what is admitted is committed and answered, within `drain_s`."""
     app, drain = create_app(config)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S, keepalive_timeout=75.0)
@@ -42,6 +42,7 @@ async def serve(config: WorkerConfig, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     LOGGER.info("worker %d is ready", config.worker)
+    on_ready()
     await stop.wait()
     _end_by_force(config.drain_s + CLOSE_S + FORCE_S)
     acceptor.stop()
@@ -66,24 +67,15 @@ def _end_by_force(seconds: float) -> None:
     timer.start()
 
 
-def main() -> int:
-    """Run one worker."""
-    parser = argparse.ArgumentParser(prog="stepstream_ingest.worker")
-    parser.add_argument("--fd", type=int, required=True, help="the listening socket, inherited")
-    arguments = parser.parse_args()
-    config = WorkerConfig.from_json(os.environ.pop(ENVIRONMENT_VARIABLE))
+def run(config: WorkerConfig, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Be one worker, in a process of its own."""
     logging.basicConfig(
-        level=logging.INFO, format=f"%(asctime)s worker {config.worker} %(levelname)s %(message)s", stream=sys.stderr
+        level=logging.INFO,
+        format=f"%(asctime)s worker {config.worker} %(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
     )
-    listener = socket.socket(fileno=arguments.fd)
-    listener.setblocking(False)
-    # A JSON body of a thousand metrics is thousands of objects, none of which makes a cycle: looking at all of the
-    # server's own objects for each of them took a twelfth of its time.
-    gc.freeze()
+    # A JSON body of a thousand metrics is thousands of objects, none of which makes a cycle: looking for cycles at each
+    # of them took a twelfth of the server's time.
     gc.set_threshold(GC_OBJECTS)
-    uvloop.run(serve(config, listener))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    uvloop.run(serve(config, listener, on_ready))

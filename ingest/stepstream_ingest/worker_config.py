@@ -2,17 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Final
 
 from stepstream_ingest.artifacts.stores.root import ArtifactRoot
-
-ENVIRONMENT_VARIABLE: Final = "STEPSTREAM_WORKER_CONFIG"
-"""Not an argument: command lines are public to everybody on the machine, and this holds the token and the DSN."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """One worker."""
+    """One worker. It is not told by arguments: they are public to the machine, and this holds the token and the DSN."""
 
     dsn: str
     artifact_root: ArtifactRoot
@@ -34,7 +30,7 @@ class WorkerConfig:
     """The file in which the workers count their connections."""
 
     def to_json(self) -> str:
-        """For the environment of the worker."""
+        """One line, for the standard input of the workers' parent."""
         return json.dumps(asdict(self))
 
     @classmethod

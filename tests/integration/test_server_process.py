@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import asyncpg
 import psutil
@@ -41,9 +40,9 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def children_of(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children") as children:
-        return [int(child) for child in children.read().split()]
+def family_of(server) -> list[int]:
+    """The workers' parent, the workers, and PostgreSQL with its processes."""
+    return [one.pid for one in psutil.Process(server.pid).children(recursive=True)]
 
 
 def post(url: str, *frames: bytes) -> dict:
@@ -77,7 +76,7 @@ def test_a_server_that_cannot_start_says_why_and_what_to_do(server_factory, init
 def test_sigterm_drains_and_leaves_nothing_running(server_factory):
     server = server_factory("--workers", "2")
     assert post(server.url, frame(1, start(), metrics({"a": [1.0]})))["stored"] == 1
-    family = [*children_of(server.pid), server.postmaster()]
+    family = family_of(server)
     assert server.stop() == 0
     assert not [pid for pid in family if is_alive(pid)]
     server.restart()
@@ -86,7 +85,7 @@ def test_sigterm_drains_and_leaves_nothing_running(server_factory):
 
 def test_a_killed_supervisor_takes_its_workers_and_postgresql_with_it(server_factory):
     server = server_factory("--workers", "2")
-    family = [*children_of(server.pid), server.postmaster()]
+    family = family_of(server)
     server.kill()
     deadline = time.monotonic() + 20
     while any(is_alive(pid) for pid in family):
@@ -96,11 +95,7 @@ def test_a_killed_supervisor_takes_its_workers_and_postgresql_with_it(server_fac
 
 def test_a_killed_worker_is_replaced(server_factory):
     server = server_factory("--workers", "1")
-    worker = next(
-        pid
-        for pid in children_of(server.pid)
-        if b"stepstream_ingest.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
+    (worker,) = server.workers()
     os.kill(worker, 9)
     deadline = time.monotonic() + 20
     while is_alive(worker) or not server.answers():
@@ -144,11 +139,7 @@ def two_ready_workers(server) -> list[int]:
     while not all(f"worker {number} is ready" in server.log.read_text() for number in range(2)):
         assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.05)
-    return [
-        pid
-        for pid in children_of(server.pid)
-        if b"stepstream_ingest.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    return server.workers()
 
 
 def answer(connection: socket.socket) -> int:
