@@ -23,7 +23,12 @@ class Open(Protocol):
     def _at_exit(self, *, failed: bool) -> None: ...
 
 
+LOAD_TIMEOUT_S: Final = 10.0
+"""How long a fork or the end of the process waits, at most, for the modules that a run has just begun to load; it takes
+a third of a second."""
+
 _OPEN: "weakref.WeakSet[Open]" = weakref.WeakSet()
+_LOADING: "weakref.WeakSet[threading.Event]" = weakref.WeakSet()
 _hooked = False
 
 
@@ -44,6 +49,15 @@ def unregister(run: Open) -> None:
     _OPEN.discard(run)
 
 
+def loading(loaded: threading.Event) -> None:
+    """A thread loads modules until this is set: the process does not end before.
+
+    OpenSSL cleans up when the process ends, and a thread that reads certificates then, as aiohttp does while it is
+    imported, crashes it: a training that was done would count as killed.
+    """
+    _LOADING.add(loaded)
+
+
 def flush_at_multiprocessing_exit() -> None:
     """A multiprocessing child leaves by os._exit and runs no atexit hooks; it has finalizers of its own."""
     util = sys.modules.get("multiprocessing.util")
@@ -62,6 +76,7 @@ def _forking() -> None:
 
 
 def _forked() -> None:
+    _LOADING.clear()
     for run in list(_OPEN):
         run._after_fork_in_child()
 
@@ -119,3 +134,5 @@ def _exit() -> None:
     failed = raised or is_failure(_Leaving.left_with)
     for run in list(_OPEN):
         run._at_exit(failed=failed)
+    for loaded in list(_LOADING):
+        loaded.wait(LOAD_TIMEOUT_S)

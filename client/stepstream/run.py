@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 WAKE_BYTES: Final = 4 * 2**20
 """Seal before the interval is over when this much waits: about 50,000 values, one full frame."""
 
-LOAD_TIMEOUT_S: Final = 10.0
-"""How long a fork waits, at most, for the modules that a run has just begun to load; it takes a third of a second."""
-
 DESCRIBE_S: Final = 2.0
 """How long finish() waits, at most, for what is asked of git; a run that ends at once still says its commit."""
 
@@ -110,6 +107,7 @@ class Run(RunArtifacts):
         self._asleep = False
         if not self._every_call:
             self._buffer.allow_fast()
+        lifecycle.loading(self._loaded)
         threading.Thread(target=self._open, name="stepstream-open", daemon=True).start()
 
     def _open(self) -> None:
@@ -574,7 +572,7 @@ class Run(RunArtifacts):
     def _before_fork(self) -> None:
         # A child that is forked while modules are being imported would inherit them half done, for good.
         if not self._asleep:
-            self._loaded.wait(LOAD_TIMEOUT_S)
+            self._loaded.wait(lifecycle.LOAD_TIMEOUT_S)
 
     def _after_fork_in_child(self) -> None:
         """A child inherits rank and attempt, and none of the parent's points, numbers, files or threads."""

@@ -333,3 +333,36 @@ def test_nothing_that_logs_raises_whatever_it_is_given(start, tmp_path, caplog):
     assert (tags["none"], tags["gone"]) == ("None", None)
     assert points(tmp_path / "spool") == 2
     assert caplog.text.count("a value was not logged") == 1
+
+
+SLOW_TO_LOAD = """
+import os, sys, time
+import stepstream
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "aiohttp":
+            time.sleep(2)
+            os.write(1, b"loaded ")
+
+sys.meta_path.insert(0, Slow())
+run = stepstream.start_run()
+run.log({"loss": 1.0}, step=0)
+END
+os.write(1, b"ending ")
+"""
+
+
+@pytest.mark.parametrize("end", ["run.finish(timeout=0.1)", "pass"])
+def test_a_script_that_ends_early_waits_for_what_is_being_loaded(tmp_path: Path, end: str) -> None:
+    """OpenSSL cleans up as the process ends: a thread that reads certificates just then, for aiohttp, crashed it."""
+    environment = os.environ | {
+        "STEPSTREAM_TRACKING_URI": f"http://127.0.0.1:{free_port()}",
+        "STEPSTREAM_SPOOL_DIR": str(tmp_path / "spool"),
+        "STEPSTREAM_FINISH_TIMEOUT": "0.1",
+    }
+    script = SLOW_TO_LOAD.replace("END", end)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"ending loaded "
+    assert points(tmp_path / "spool") == 1
