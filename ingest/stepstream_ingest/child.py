@@ -40,17 +40,19 @@ def start(
 
 
 def fork(do: Callable[[], None], *, on_parent_death: signal.Signals) -> int:
-    """Do something in a copy of this process, which must have no threads; its pid.
+    """Do something in a copy of this process, which must have no threads; its pid. Raises OSError.
 
     There signals do what they do by default, and the exit code is 1 when an exception was raised.
     """
     arrange = _death_signal(on_parent_death)
     # A signal that came before the copy has let go of this process's handlers would be lost on it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = os.fork()
-    if pid == 0:
-        _be_copy(do, arrange, mask)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _be_copy(do, arrange, mask)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return pid
 
 

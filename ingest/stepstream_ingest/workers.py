@@ -48,20 +48,29 @@ class Workers:
             signals.wait(self._pause(), self._ready)
             self._count_ready()
             for number, code in self._ended():
-                LOGGER.error("worker %d ended with %d and is restarted", number, code)
                 if self._starting:
+                    LOGGER.error("worker %d ended with %d while it started", number, code)
                     self._drain(signals)
                     return 1
+                LOGGER.error("worker %d ended with %d and is restarted", number, code)
                 self._restarts[number] = time.monotonic() + RESTART_PAUSE_S
             for number in [number for number, due in self._restarts.items() if due <= time.monotonic()]:
-                del self._restarts[number]
-                self._start(number)
+                self._restart(number)
         self._drain(signals)
         return 0
 
     def _start(self, number: int) -> None:
         pid = child.fork(lambda: self._be(number), on_parent_death=signal.SIGTERM)
         self._numbers[pid] = number
+
+    def _restart(self, number: int) -> None:
+        try:
+            self._start(number)
+        except OSError as error:
+            LOGGER.error("worker %d cannot be restarted yet: %s", number, error)
+            self._restarts[number] = time.monotonic() + RESTART_PAUSE_S
+        else:
+            del self._restarts[number]
 
     def _be(self, number: int) -> None:
         """What the forked process does."""
