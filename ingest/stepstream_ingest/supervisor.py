@@ -51,7 +51,7 @@ async def serve(config: ServerConfig) -> None:
         listen(config.host, config.port) as listener,
         _shared_directory() as shared,
         # They import what they need while PostgreSQL starts.
-        Workers(config, listener, shared) as workers,
+        WorkersParent(config, listener, shared) as workers,
     ):
         async with _database(config) as (dsn, cluster, described):
             connections = await _prepare(dsn, cluster, config.workers)
@@ -140,7 +140,7 @@ def _shared_directory() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-class Workers:
+class WorkersParent:
     """The process whose children the workers are: started, restarted when it dies, stopped."""
 
     def __init__(self, config: ServerConfig, listener: socket.socket, shared: Path) -> None:
@@ -151,7 +151,7 @@ class Workers:
         self._process = self._start()
         self._died_at: float | None = None
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "WorkersParent":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -232,7 +232,7 @@ class Workers:
             pipe.write(told.to_json().encode() + b"\n")
 
 
-async def _watch(stop: asyncio.Event, workers: Workers, cluster: Cluster | None) -> None:
+async def _watch(stop: asyncio.Event, workers: WorkersParent, cluster: Cluster | None) -> None:
     """Until told to stop: restart what dies."""
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from stepstream_ingest.artifacts.stores import root
 from stepstream_ingest.worker_config import WorkerConfig
+from tests.integration.test_server_process import is_alive
 from tests.servers import ServerProcess
 
 BROKEN = """
@@ -36,13 +36,6 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def test_it_is_replaced_with_its_workers_when_it_is_killed(server_factory: Callable[..., ServerProcess]) -> None:
     server = server_factory("--workers", "2")
     until(lambda: len(server.workers()) == 2)
@@ -50,7 +43,7 @@ def test_it_is_replaced_with_its_workers_when_it_is_killed(server_factory: Calla
     assert parent is not None
     before = server.workers()
     parent.kill()
-    until(lambda: all(is_gone(pid) for pid in before) and len(server.workers()) == 2 and server.answers())
+    until(lambda: not any(is_alive(pid) for pid in before) and len(server.workers()) == 2 and server.answers())
     assert set(before).isdisjoint(server.workers())
     assert server.stop() == 0
 
@@ -70,8 +63,8 @@ def test_a_worker_that_is_stuck_is_killed_after_the_time_to_drain(
     stuck, other = server.workers()
     os.kill(stuck, signal.SIGSTOP)
     assert server.stop() == 0
-    assert is_gone(stuck)
-    assert is_gone(other)
+    assert not is_alive(stuck)
+    assert not is_alive(other)
     assert server.log.read_text().count("did not drain") == 1
 
 
