@@ -1,6 +1,8 @@
 """The border to the `wandb` package, whose documented command prints what is in a run's file, a record a line."""
 
+import gzip
 import importlib.metadata
+import io
 import json
 import os
 import re
@@ -21,6 +23,8 @@ CUT_OFF: Final = "incomplete .wandb file"
 """What it remarks of a run that was killed or is still running: all that the file holds is printed."""
 MAX_PROBLEM_CHARS: Final = 500
 """A traceback's end tells more than its beginning."""
+MAX_KEPT_BYTES: Final = 16 * 2**20
+"""Of what one file says, compressed: a file that says more is printed again when it is read again."""
 
 
 def check() -> None:
@@ -43,24 +47,67 @@ class Log:
         self.file = file
         self.problem = ""
         """What the last reading to the end could not read, and why; empty where it could read everything."""
+        self._kept = b""
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of memory, for the next reading."""
+        return len(self._kept)
+
+    def forget(self) -> None:
+        """Keeps nothing: the next reading starts a Python of its own again."""
+        self._kept = b""
 
     def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(kind, what it says), in the order in which they were written."""
-        self.problem, broken = "", 0
+        # What was kept of a file that is gone would pass for a run that is still there.
+        if self._kept and self.file.exists():
+            with gzip.open(io.BytesIO(self._kept)) as lines:
+                yield from (record for line in lines if (record := _record(line)))
+        else:
+            yield from self._printed()
+
+    def _printed(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        self.problem, self._kept, broken, kept = "", b"", 0, _Kept()
         with tempfile.TemporaryFile() as errors, _print(self.file, errors) as process:
             assert process.stdout is not None
             for line in process.stdout:
-                try:
-                    record = json.loads(line)
-                    said = str(record["type"]), dict(record.get(record["type"]) or {})
-                except (ValueError, TypeError, KeyError, AttributeError):
+                record = _record(line)
+                if record is None:
                     broken += 1
                 else:
-                    yield said
+                    kept.add(line)
+                    yield record
             code = process.wait()
             errors.seek(0)
             problem = _problem(code, errors.read().decode(errors="replace"), broken)
         self.problem = f"{self.file}: {problem}" if problem else ""
+        self._kept = kept.end()
+
+
+class _Kept:
+    """Lines for the next reading, compressed; none once they are too much."""
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        self._file = gzip.GzipFile(fileobj=self._bytes, mode="wb", compresslevel=1)
+
+    def add(self, line: bytes) -> None:
+        if self._bytes.tell() <= MAX_KEPT_BYTES:
+            self._file.write(line)
+
+    def end(self) -> bytes:
+        self._file.close()
+        return self._bytes.getvalue() if self._bytes.tell() <= MAX_KEPT_BYTES else b""
+
+
+def _record(line: bytes) -> tuple[str, dict[str, Any]] | None:
+    """None for a line that cannot be understood."""
+    try:
+        record = json.loads(line)
+        return str(record["type"]), dict(record.get(record["type"]) or {})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _print(file: Path, errors: IO[bytes]) -> "subprocess.Popen[bytes]":

@@ -24,6 +24,8 @@ NO_PROJECT: Final = "uncategorized"
 """As W&B calls it."""
 AT_ONCE: Final = 4
 """Files that are read at a time to learn what runs there are: most of it is waiting for a Python to start."""
+KEPT_BYTES: Final = 128 * 2**20
+"""Of memory for what files said when they were read first, compressed; beyond it they are printed once more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +127,13 @@ class WandbSource:
     def _found(self) -> dict[str, Found]:
         """All runs by their ids here, the oldest first."""
         parts: defaultdict[tuple[str, str, str], list[Part]] = defaultdict(list)
+        kept = 0
         with ThreadPoolExecutor(AT_ONCE, "stepstream-import") as pool:
             for done, part in enumerate(pool.map(_part, self._logs), 1):
                 self._progress(done, len(self._logs))
+                if kept + part.log.kept_bytes > KEPT_BYTES:
+                    part.log.forget()
+                kept += part.log.kept_bytes
                 if part.head.run:
                     parts[part.head.identity].append(part)
                 problem = part.log.problem or ("" if part.head.run else f"{part.log.file}: there is no run in it")

@@ -234,3 +234,34 @@ def test_a_command_that_fails_is_said_after_all_that_it_printed(
     log = Log(tmp_path / "run-x.wandb")
     assert list(log.records()) == [("exit", {})]
     assert log.problem == (f"{log.file}: {problem}" if problem else "")
+
+
+def test_what_was_printed_is_kept_for_the_next_reading_within_its_bound(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A process that leaves a file behind for each time it was started: the real one tells nobody.
+    program = "import os, sys; open(os.environ['STARTS'], 'a').write('x'); print('{\"type\": \"exit\"}\\n' * 1000)"
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "__init__.py").touch()
+    (tmp_path / "wandb" / "__main__.py").write_text(program)
+    starts = tmp_path / "starts"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("STARTS", str(starts))
+    log = Log(tmp_path / "run-x.wandb")
+    log.file.touch()
+
+    def started() -> int:
+        starts.write_text("")
+        assert list(log.records()) == [("exit", {})] * 1000
+        return len(starts.read_text())
+
+    assert next(log.records()) == ("exit", {})
+    assert (log.kept_bytes, started()) == (0, 1), "what was not read to the end was kept"
+    assert 0 < log.kept_bytes < 1000
+    assert started() == 0
+    log.forget()
+    assert started() == 1
+    log.file.unlink()
+    assert started() == 1, "a file that is gone was read from memory"
+    monkeypatch.setattr(wandb_log, "MAX_KEPT_BYTES", 5)
+    assert (started(), log.kept_bytes) == (1, 0)
