@@ -94,8 +94,8 @@ class Origins:
         if source.scheme == "runs":
             roots = [f"runs:/{run_id.hex}"] if run_id is not None else []
         elif source.is_proxied:
-            found = await self._runs.many([run_id] if run_id is not None else [])
-            roots = [f"{run.artifact_location}/{run.run_id.hex}/artifacts" for run in found]
+            run = await self._runs.find(run_id) if run_id is not None else None
+            roots = [f"{run.artifact_location}/{run.run_id.hex}/artifacts"] if run is not None else []
         else:
             return
         if not any(source.is_within(root) for root in roots):

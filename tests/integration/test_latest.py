@@ -41,7 +41,7 @@ def of_rank(rank: int, seq: int, values: dict[str, list[float]], first_step: int
 
 async def shown(database_url: str) -> dict[str, tuple[float, int]]:
     database = Database(database_url)
-    (run,) = await Runs(database, database).many([UUID(RUN)])
+    run = await Runs(database, database).get(UUID(RUN))
     await database.close()
     return {key: (value, step) for key, value, step, _ in run.metrics}
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from stepstream_ingest.tracking.runs import PART
 from tests.integration.app import fetch, running
 from tests.integration.test_mlflow_metrics import ask, call, compact, point
 
@@ -121,6 +122,24 @@ async def test_pages_follow_one_another_and_a_token_fits_its_question(searched):
         last = token
     assert seen == "abcde"
     await call(client, "runs/search", 400, **said | {"order_by": ["start_time"]}, page_token=last)
+
+
+async def test_a_page_of_more_runs_than_are_read_at_a_time_has_all_of_them_in_order(database_url):
+    many = 2 * PART + 3
+    async with running(database_url) as client:
+        experiment = (await call(client, "experiments/create", name="x"))["experiment_id"]
+        await fetch(
+            database_url,
+            "INSERT INTO runs (run_id, experiment_id, name, start_time_ms) "
+            "SELECT lpad(to_hex(n), 32, '0')::uuid, $1, n, n FROM generate_series(1, $2) AS n",
+            int(experiment),
+            many,
+        )
+        for limit in (PART, PART + 1, many):
+            said = {"experiment_ids": [experiment], "order_by": ["start_time ASC"], "max_results": limit}
+            page = await call(client, "runs/search", **said)
+            assert [run["info"]["start_time"] for run in page["runs"]] == list(range(1, limit + 1))
+            assert ("next_page_token" in page) == (limit < many)
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ class Store(RuleBasedStateMachine):
         if not hasattr(self, "model") or not self.model:
             return
         runs = Runs(self.database, self.database)
-        (run,) = self.run(runs.many([_uuid()]))
+        run = self.run(runs.get(_uuid()))
         shown = {key: (step, time_ms, repr(value + 0.0)) for key, value, step, time_ms in run.metrics}
         expected = {key: self._last(key) for key in KEYS if any(place[0] == key for place in self.model)}
         assert shown == {key: (step, time_ms, repr(value + 0.0)) for key, (step, time_ms, value) in expected.items()}

@@ -76,7 +76,7 @@ class LineageCalls:
         found = await self._registry.version(name, checked_version(version))
         model = (await self._models.many([found.model_id])).get(found.model_id) if found.model_id else None
         run_id = found.run_id or (model.source_run_id if model is not None else None)
-        run = next(iter(await self._runs.many([run_id])), None) if run_id is not None else None
+        run = await self._runs.find(run_id) if run_id is not None else None
         shown = None
         if model is not None:
             place = (await self._experiments.get(model.experiment_id)).artifact_location

@@ -176,7 +176,7 @@ class RunCalls:
         """The newest runs that are not deleted."""
         numbers = [query.experiment_id] if query.experiment_id is not None else await self._experiments.all_active()
         ids = await self._runs.search(numbers, [], [NEWEST], stage="active", limit=query.limit, offset=0)
-        return RunPage(runs=[values.run(one) for one in await self._runs.many(ids)])
+        return RunPage(runs=[values.run(one) async for one in self._runs.many(ids)])
 
     async def search(self, body: RunSearch) -> RunPage:
         """A page of the runs that fit a filter."""
@@ -191,7 +191,7 @@ class RunCalls:
                 offset=page.offset,
             )
         )
-        return RunPage(runs=[values.run(one) for one in await self._runs.many(ids)], next_page_token=token)
+        return RunPage(runs=[values.run(one) async for one in self._runs.many(ids)], next_page_token=token)
 
     async def get(self, run_id: UUID) -> RunWithWriters:
         """One run, be it deleted, with the processes that write it."""

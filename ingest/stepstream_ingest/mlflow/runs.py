@@ -180,7 +180,7 @@ class RunCalls:
         offset = pages.offset(said.text("page_token", ""), question)
         ids = await self._runs.search(numbers, filters.parse(text), orders, stage=stage, limit=limit + 1, offset=offset)
         # Written down one after the other: thousands of small dicts at once would each be made in memory that is cold.
-        found = [orjson.Fragment(orjson.dumps(spoken(run))) for run in await self._runs.many(ids[:limit])]
+        found = [orjson.Fragment(orjson.dumps(spoken(run))) async for run in self._runs.many(ids[:limit])]
         answer: dict[str, Any] = {"runs": found} if found else {}
         return answer | ({"next_page_token": pages.token(offset + limit, question)} if len(ids) > limit else {})
 

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
@@ -36,6 +36,8 @@ COLUMNS: Final = (
     "artifact_location",
 )
 """Of the query runs_by_ids, as a Run has them."""
+PART: Final = 250
+"""Runs that are read at a time: MLflow asks for up to 50,000 on a page, and others must be answered meanwhile."""
 MODELS_TAG: Final = "mlflow.log-model.history"
 MAX_HISTORY_CHARS: Final = 200_000
 """Of that tag, which is longer than others may be: some 500 models."""
@@ -160,14 +162,22 @@ class Runs:
 
     async def get(self, run_id: UUID) -> Run:
         """One run, be it deleted."""
-        found = next(await self.many([run_id]), None)
+        found = await self.find(run_id)
         if found is None:
             raise _missing(run_id)
         return found
 
-    async def many(self, run_ids: Sequence[UUID]) -> Iterator[Run]:
+    async def find(self, run_id: UUID) -> Run | None:
+        """The same; None where it is not."""
+        return next(await self._part([run_id]), None)
+
+    async def many(self, run_ids: Sequence[UUID]) -> AsyncIterator[Run]:
         """Runs by their ids, in that order; each is made when it is asked for, since a page may have thousands."""
-        ids = list(run_ids)
+        for start in range(0, len(run_ids), PART):
+            for found in await self._part(list(run_ids[start : start + PART])):
+                yield found
+
+    async def _part(self, ids: list[UUID]) -> Iterator[Run]:
         # The metrics take as long as all the rest: the two pass side by side.
         latest, (rows, datasets, models) = await asyncio.gather(
             self._readers.fetch(self._sql["latest_of_runs"], ids), self._about(ids)
