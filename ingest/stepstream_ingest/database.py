@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from stepstream_ingest.errors import DatabaseAway, NotStorable, RunClosed
+from stepstream_ingest.errors import DatabaseAway, NameTaken, NotStorable, RunClosed
 
 Connection: TypeAlias = Any
 """asyncpg's connection, inside or outside a pool; asyncpg carries no types."""
@@ -23,6 +23,9 @@ COPY_TRAILER: Final = struct.pack("!h", -1)
 
 RUN_CLOSED: Final = "SS001"
 """What our own function takes_points raises."""
+UNIQUE_VIOLATION: Final = "23505"
+PROGRAM_LIMIT: Final = "54000"
+"""Such as a key that is too long for an index."""
 DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE of values that PostgreSQL cannot take."""
 
@@ -57,7 +60,9 @@ def translated() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         if error.sqlstate == RUN_CLOSED:
             raise RunClosed(str(error)) from error
-        if str(error.sqlstate).startswith(DATA_EXCEPTION):
+        if error.sqlstate == UNIQUE_VIOLATION:
+            raise NameTaken(str(error)) from error
+        if str(error.sqlstate).startswith(DATA_EXCEPTION) or error.sqlstate == PROGRAM_LIMIT:
             raise NotStorable(str(error)) from error
         raise
 

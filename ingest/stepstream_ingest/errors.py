@@ -4,6 +4,7 @@ IngestError
     DatabaseAway        try again later; nothing is lost, nothing of this request is stored
     RunClosed           whoever logs: the run is not there, deleted or given up; nothing is stored
     NotStorable         the sender of a request: PostgreSQL has no place for a text or number in it
+    NameTaken           the sender of a request: another was given the name at the same moment; nothing is stored
     DatabaseTooNew      the operator: a newer StepStream has used this database
     ServerSetupError    the operator: the server cannot start as it was told to
 ApiError                the sender of a request: becomes its answer
@@ -23,7 +24,11 @@ class RunClosed(IngestError):
 
 
 class NotStorable(IngestError):
-    """A text or number of a request cannot be stored or compared, such as a NUL character or a number of 20 digits."""
+    """A text or number of a request cannot be stored or compared: a NUL, a number of 20 digits, a very long key."""
+
+
+class NameTaken(IngestError):
+    """A name that belongs to one thing alone was given to another at the same moment."""
 
 
 class DatabaseTooNew(IngestError):

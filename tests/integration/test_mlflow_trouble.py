@@ -189,3 +189,59 @@ async def test_signed_urls_are_refused_as_mlflow_refuses_them_so_that_clients_go
             body = {"path": "a/b.txt"} | said
             async with client.post(f"{API}/artifacts/presigned-{way}-url", json=body) as response:
                 assert response.status == status, await response.text()
+
+
+async def test_a_model_is_logged_with_keys_that_fit_and_nothing_of_the_others(database_url):
+    long = "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))
+    async with running(database_url, compaction=False) as client:
+        made = await call(client, "logged-models", experiment_id="0", name="net")
+        one = f"logged-models/{made['model']['info']['model_id']}"
+        for key in ("k" * 251, long, "a\0"):
+            said = [{"key": "fine", "value": "1"}, {"key": key, "value": "1"}]
+            for path, body in (
+                ("logged-models", {"experiment_id": "0", "params": said}),
+                ("logged-models", {"experiment_id": "0", "tags": said}),
+                (f"{one}/params", {"params": said}),
+            ):
+                assert "250 characters" in (await call(client, path, 400, **body))["message"]
+        await call(client, f"{one}/params", params=[{"key": "k" * 250, "value": "1"}])
+        found = await call(client, "logged-models/search", experiment_ids=["0"])
+        (model,) = found["models"]
+        assert [param["key"] for param in model["data"]["params"]] == ["k" * 250]
+
+
+async def test_a_text_that_is_too_long_for_an_index_does_not_pass_for_a_defect(database_url):
+    database = Database(database_url)
+    await database.fetch("CREATE TABLE named (name text PRIMARY KEY)")
+    with pytest.raises(NotStorable):
+        # Random enough that PostgreSQL cannot make it short.
+        await database.fetch("INSERT INTO named SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300) AS n")
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("create", "rename", "wide"),
+    [
+        ("experiments/create", "experiments/update", "experiment_id"),
+        ("registered-models/create", "registered-models/rename", "name"),
+    ],
+)
+async def test_of_two_that_are_given_one_name_at_once_one_has_it_and_the_other_is_told(
+    database_url, create, rename, wide
+):
+    async with running(database_url, compaction=False) as client:
+        for number in range(10):
+            pair = [await call(client, create, name=f"{number} {one}") for one in range(2)]
+            known = [one[wide] if wide in one else one["registered_model"][wide] for one in pair]
+            async with asyncio.TaskGroup() as group:
+                tried = [
+                    group.create_task(renamed(client, rename, {wide: one, "new_name": f"both {number}"}))
+                    for one in known
+                ]
+            codes = sorted(str(task.result()) for task in tried)
+            assert codes == ["None", "RESOURCE_ALREADY_EXISTS"]
+
+
+async def renamed(client, path, said):
+    async with client.post(f"/api/2.0/mlflow/{path}", json=said) as response:
+        return (await response.json()).get("error_code")

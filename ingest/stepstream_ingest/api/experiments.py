@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from stepstream_ingest.api import questions, values
-from stepstream_ingest.api.questions import Question, View
+from stepstream_ingest.api.questions import Ordered, View
 from stepstream_ingest.api.router import Router
 from stepstream_ingest.api.values import Experiment, Pairs
 from stepstream_ingest.errors import ApiError
@@ -36,7 +36,7 @@ class ExperimentChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     name: Text
 
 
-class ExperimentSearch(Question, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class ExperimentSearch(Ordered, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Experiments that fit a filter."""
 
     view: View = "active"
@@ -121,9 +121,10 @@ class ExperimentCalls:
 
     async def search(self, body: ExperimentSearch) -> ExperimentPage:
         """A page of the experiments that fit a filter."""
-        page = questions.page(body, body.max_results, body.view)
+        orders = body.orders()
+        page = questions.page(body, orders, body.max_results, body.view)
         found = await self._experiments.search(
-            page.clauses, page.orders, stage=body.view, limit=page.limit + 1, offset=page.offset
+            page.clauses, orders, stage=body.view, limit=page.limit + 1, offset=page.offset
         )
         shown, token = page.cut(found)
         return ExperimentPage(experiments=[values.experiment(one) for one in shown], next_page_token=token)

@@ -49,10 +49,20 @@ class MeasuredOn(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     digest: str = ""
 
 
+class OrderBy(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A key of an order: an attribute, or a metric, which may be meant as measured on one dataset."""
+
+    field_name: Annotated[Text, Meta(description="such as name, or metrics.val/acc with whatever characters it has")]
+    ascending: bool = True
+    dataset_name: str = ""
+    dataset_digest: str = ""
+
+
 class LoggedModelSearch(Question, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Logged models that fit a filter; metrics count as measured on one of the datasets, where any are named."""
 
     experiment_ids: Annotated[list[Int64], Meta(min_length=1)]
+    order_by: list[str | OrderBy] = field(default_factory=list)
     datasets: list[MeasuredOn] = field(default_factory=list)
     max_results: Annotated[int, Meta(ge=1, le=5000)] = 50
 
@@ -100,12 +110,13 @@ class LoggedModelCalls:
     async def search(self, body: LoggedModelSearch) -> LoggedModelPage:
         """A page of the logged models that fit a filter."""
         more = body.experiment_ids, body.datasets
-        page = questions.page(body, body.max_results, *more, bare=filters.BARE_OF_MODELS)
+        orders = [_order(one) for one in body.order_by]
+        page = questions.page(body, orders, body.max_results, *more, bare=filters.BARE_OF_MODELS)
         shown, token = page.cut(
             await self._models.search(
                 body.experiment_ids,
                 page.clauses,
-                [ModelOrder(order, None) for order in page.orders],
+                orders,
                 [OnDataset(one.name, one.digest) for one in body.datasets],
                 limit=page.limit + 1,
                 offset=page.offset,
@@ -147,3 +158,10 @@ class LoggedModelCalls:
     async def _said(self, model: models.LoggedModel) -> LoggedModel:
         experiment = await self._experiments.get(model.experiment_id)
         return values.logged_model(model, experiment.artifact_location)
+
+
+def _order(said: str | OrderBy) -> ModelOrder:
+    if isinstance(said, str):
+        return ModelOrder(filters.parse_order(said))
+    on = OnDataset(said.dataset_name, said.dataset_digest) if said.dataset_name else None
+    return ModelOrder.by(said.field_name, said.ascending, on)

@@ -17,11 +17,20 @@ Found = TypeVar("Found")
 
 
 class Question(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A filter, an order, and where the page begins."""
+    """A filter, and where the page begins."""
 
     filter: Filter = ""
-    order_by: Orders = []
     page_token: PageToken = ""
+
+
+class Ordered(Question, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The same with an order, as all but logged models have it."""
+
+    order_by: Orders = []
+
+    def orders(self) -> Sequence[Order]:
+        """Its keys. Raises ApiError."""
+        return [filters.parse_order(one) for one in self.order_by]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,6 @@ class Page:
     """A question as the slices take it."""
 
     clauses: Sequence[Comparison]
-    orders: Sequence[Order]
     offset: int
     limit: int
     question: tuple[Any, ...]
@@ -40,12 +48,11 @@ class Page:
         return found[: self.limit], pages.token(self.offset + self.limit, self.question) if more else None
 
 
-def page(said: Question, limit: int, *more: Any, bare: str = filters.BARE) -> Page:
+def page(said: Question, orders: Sequence[Any], limit: int, *more: Any, bare: str = filters.BARE) -> Page:
     """Read a question; `more` is whatever else makes it another one. Raises ApiError."""
-    question = (said.filter, said.order_by, *more)
+    question = (said.filter, orders, *more)
     return Page(
         clauses=filters.parse(said.filter, bare),
-        orders=[filters.parse_order(one) for one in said.order_by],
         offset=pages.offset(said.page_token, question),
         limit=limit,
         question=question,

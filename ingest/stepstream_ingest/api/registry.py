@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from stepstream_ingest.api import questions, values
 from stepstream_ingest.api.experiments import TagKey, Tags
-from stepstream_ingest.api.questions import Question
+from stepstream_ingest.api.questions import Ordered
 from stepstream_ingest.api.router import Router, invalid, run_uuid
 from stepstream_ingest.api.values import ModelVersion, Pairs, RegisteredModel
 from stepstream_ingest.openapi import Nothing, RunId, Text
@@ -36,7 +36,7 @@ class RegisteredModelChange(Struct, kw_only=True, frozen=True, forbid_unknown_fi
     description: Text | None = None
 
 
-class RegisteredModelSearch(Question, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class RegisteredModelSearch(Ordered, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Registered models that fit a filter."""
 
     max_results: Annotated[int, Meta(ge=1, le=1000)] = 100
@@ -77,7 +77,7 @@ class ModelVersionChange(Struct, kw_only=True, frozen=True, forbid_unknown_field
     archive_existing: Annotated[bool, Meta(description="versions that are in that stage are archived")] = False
 
 
-class ModelVersionSearch(Question, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class ModelVersionSearch(Ordered, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Versions that fit a filter."""
 
     max_results: Annotated[int, Meta(ge=1, le=200_000)] = 1000
@@ -126,8 +126,9 @@ class RegistryCalls:
 
     async def search(self, body: RegisteredModelSearch) -> RegisteredModelPage:
         """A page of the registered models that fit a filter."""
-        page = questions.page(body, body.max_results)
-        found = await self._registry.search(page.clauses, page.orders, limit=page.limit + 1, offset=page.offset)
+        orders = body.orders()
+        page = questions.page(body, orders, body.max_results)
+        found = await self._registry.search(page.clauses, orders, limit=page.limit + 1, offset=page.offset)
         shown, token = page.cut(found)
         return RegisteredModelPage(models=[values.registered_model(one) for one in shown], next_page_token=token)
 
@@ -189,10 +190,9 @@ class RegistryCalls:
 
     async def search_versions(self, body: ModelVersionSearch) -> ModelVersionPage:
         """A page of the versions that fit a filter, of any model."""
-        page = questions.page(body, body.max_results)
-        found = await self._registry.search_versions(
-            page.clauses, page.orders, limit=page.limit + 1, offset=page.offset
-        )
+        orders = body.orders()
+        page = questions.page(body, orders, body.max_results)
+        found = await self._registry.search_versions(page.clauses, orders, limit=page.limit + 1, offset=page.offset)
         shown, token = page.cut(found)
         return ModelVersionPage(versions=[values.version(one) for one in shown], next_page_token=token)
 

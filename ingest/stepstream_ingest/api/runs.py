@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from stepstream_ingest.api import questions, values
 from stepstream_ingest.api.experiments import TagKey, number_of
-from stepstream_ingest.api.questions import Question, View
+from stepstream_ingest.api.questions import Ordered, View
 from stepstream_ingest.api.router import Router, run_uuid
 from stepstream_ingest.api.values import Dataset, Number, Pairs, Run, RunWithWriters
 from stepstream_ingest.filters import Order
@@ -67,7 +67,7 @@ class Newest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
-class RunSearch(Question, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class RunSearch(Ordered, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Runs that fit a filter; with neither ids nor names, of all active experiments."""
 
     experiment_ids: list[Int64] | None = None
@@ -180,12 +180,13 @@ class RunCalls:
 
     async def search(self, body: RunSearch) -> RunPage:
         """A page of the runs that fit a filter."""
-        page = questions.page(body, body.max_results, body.experiment_ids, body.experiment_names, body.view)
+        orders = body.orders()
+        page = questions.page(body, orders, body.max_results, body.experiment_ids, body.experiment_names, body.view)
         ids, token = page.cut(
             await self._runs.search(
                 await self._numbers(body),
                 page.clauses,
-                page.orders,
+                orders,
                 stage=body.view,
                 limit=page.limit + 1,
                 offset=page.offset,

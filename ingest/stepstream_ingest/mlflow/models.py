@@ -6,7 +6,6 @@ from typing import Any, Final
 from stepstream_ingest import filters, pages
 from stepstream_ingest.artifacts.manifest import Manifest, checked_directory
 from stepstream_ingest.errors import ApiError
-from stepstream_ingest.filters import Order
 from stepstream_ingest.mlflow.artifacts import children
 from stepstream_ingest.mlflow.fields import Fields, experiment_number, missing, run_uuid
 from stepstream_ingest.mlflow.router import Router
@@ -163,10 +162,9 @@ def _metric(run_id: str, one: ModelMetric) -> dict[str, Any]:
 
 
 def _order(said: Fields) -> ModelOrder:
-    entity, dot, key = said.required_text("field_name").partition(".")
     ascending = said.flag("ascending") if said.has("ascending") else True
-    order = Order(entity, key, ascending) if dot else Order("", entity, ascending)
-    return ModelOrder(order, _dataset(said) if said.text("dataset_name", "") else None)
+    dataset = _dataset(said) if said.text("dataset_name", "") else None
+    return ModelOrder.by(said.required_text("field_name"), ascending, dataset)
 
 
 def _dataset(said: Fields) -> OnDataset:

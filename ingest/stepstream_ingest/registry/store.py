@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from stepstream_ingest.database import Connection, Database
-from stepstream_ingest.errors import ApiError
+from stepstream_ingest.errors import ApiError, NameTaken
 from stepstream_ingest.filters import Comparison, Order
 from stepstream_ingest.keys import check_key
 from stepstream_ingest.registry import rules, search
@@ -63,10 +63,13 @@ class Registry:
     async def rename(self, name: str, new_name: str) -> None:
         """A new name; versions go with it."""
         rules.check_name(new_name)
-        async with self._locked(name) as (connection, model):
-            if await connection.fetchval(self._sql["rename_model"], model, new_name, _now_ms()) is None:
-                message = f"Registered Model (name={new_name}) already exists."
-                raise ApiError(400, "RESOURCE_ALREADY_EXISTS", message)
+        try:
+            async with self._locked(name) as (connection, model):
+                renamed = await connection.fetchval(self._sql["rename_model"], model, new_name, _now_ms())
+        except NameTaken:
+            renamed = None
+        if renamed is None:
+            raise ApiError(400, "RESOURCE_ALREADY_EXISTS", f"Registered Model (name={new_name}) already exists.")
 
     async def describe(self, name: str, description: str) -> None:
         """A new description."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepstream_ingest.database import Database
-from stepstream_ingest.errors import ApiError
+from stepstream_ingest.errors import ApiError, NameTaken
 from stepstream_ingest.filters import Comparison, Order
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.experiment_search import compile_search
@@ -104,7 +104,11 @@ class Experiments:
         rules.check_experiment_name(name)
         if (await self.get(experiment_id)).lifecycle_stage != "active":
             raise ApiError(400, "INVALID_STATE", "Cannot rename a non-active experiment.")
-        if not await self._database.fetch(self._sql["rename_experiment"], experiment_id, name):
+        try:
+            renamed = await self._database.fetch(self._sql["rename_experiment"], experiment_id, name)
+        except NameTaken:
+            renamed = []
+        if not renamed:
             raise ApiError(400, "RESOURCE_ALREADY_EXISTS", f"Experiment(name={name}) already exists.")
 
     async def delete(self, experiment_id: int) -> None:

@@ -53,7 +53,13 @@ class ModelOrder:
     """A key of the order, and of a metric on which dataset."""
 
     order: Order
-    dataset: OnDataset | None
+    dataset: OnDataset | None = None
+
+    @classmethod
+    def by(cls, field_name: str, ascending: bool, dataset: OnDataset | None) -> "ModelOrder":
+        """By an attribute, or by metrics.NAME, where all after the point is the name."""
+        entity, dot, key = field_name.partition(".")
+        return cls(Order(entity, key, ascending) if dot else Order("", entity, ascending), dataset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ def compile_search(
     conditions = [_condition(one, on, parameter) for one in filters]
     if on and not any(one.entity == "metrics" for one in filters):
         conditions.append(f"EXISTS (SELECT FROM {METRICS} AND ({on}))")
-    keys = [_order(one, parameter) for one in orders]
+    keys = [key for one in orders for key in _order(one, parameter)]
     sql = (
         "SELECT m.model_id FROM logged_models AS m "
         "WHERE m.experiment_id = ANY($1::bigint[]) AND m.lifecycle_stage = 'active'"
@@ -154,12 +160,14 @@ def _status(one: Comparison) -> Comparison:
     return Comparison(one.entity, one.key, one.operator, names if isinstance(one.value, tuple) else names[0])
 
 
-def _order(said: ModelOrder, parameter: Any) -> str:
+def _order(said: ModelOrder, parameter: Any) -> list[str]:
     one = said.order
+    direction = "ASC" if one.ascending else "DESC"
     if one.entity == "metrics":
         where = f" AND {_on(said.dataset, parameter)}" if said.dataset is not None else ""
-        latest = f"SELECT x.value FROM {METRICS} AND x.key = {parameter(one.key)}{where} ORDER BY {LATEST} LIMIT 1"
-        return f"({latest}) {'ASC' if one.ascending else 'DESC'} NULLS LAST"
+        latest = f"(SELECT x.value FROM {METRICS} AND x.key = {parameter(one.key)}{where} ORDER BY {LATEST} LIMIT 1)"
+        # A model that diverged is the best in neither direction, as in a search of runs.
+        return [f"{latest} IS NULL", f"{latest} = 'NaN'", f"{latest} {direction}"]
     if one.entity not in ("", "attributes") or one.key not in ORDERS:
         raise bad(f"logged models are ordered by {', '.join(ORDERS)}, not by {one.key!r:.100}")
-    return f"{ORDERS[one.key]} {'ASC' if one.ascending else 'DESC'} NULLS LAST"
+    return [f"{ORDERS[one.key]} {direction} NULLS LAST"]

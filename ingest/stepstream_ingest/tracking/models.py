@@ -70,6 +70,8 @@ class LoggedModels:
         """A model that is about to be logged; its id. One that is there already, by an id that is given, stays."""
         model_id = model_id or uuid4()
         name = rules.check_model_name(name) if name else run_name(model_id.hex)
+        rules.check_keys(params, "param")
+        rules.check_keys(tags)
         now = _now_ms()
         async with self._database.connection() as connection, connection.transaction():
             new = await connection.fetchval(
@@ -134,6 +136,7 @@ class LoggedModels:
 
     async def set_tags(self, model_id: UUID, tags: Mapping[str, str]) -> None:
         """The last values stay."""
+        rules.check_keys(tags)
         await self.get(model_id)
         await self._database.fetch(self._sql["set_model_tags"], model_id, *_columns(tags))
 
@@ -164,6 +167,7 @@ class LoggedModels:
 
     async def log_params(self, model_id: UUID, params: Mapping[str, str]) -> None:
         """Params that the model does not have yet."""
+        rules.check_keys(params, "param")
         await self.get(model_id)
         async with self._database.connection() as connection, connection.transaction():
             stored = await connection.fetch(self._sql["log_model_params"], model_id, *_columns(params))

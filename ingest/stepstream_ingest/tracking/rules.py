@@ -29,10 +29,10 @@ def check_experiment_tag(key: str, value: str) -> None:
     _without_nul(value, f"tag {key}")
 
 
-def check_first_tags(tags: Iterable[str]) -> None:
-    """Keys of the tags that a run is made with: MLflow lets them be anything. Raises ApiError."""
-    if any(len(key) > limits.MAX_KEY_CHARS or "\0" in key for key in tags):
-        raise invalid(f"the key of a tag has at most {limits.MAX_KEY_CHARS} characters, and no NUL")
+def check_keys(keys: Iterable[str], what: str = "tag") -> None:
+    """Keys of the tags that a run is made with, and of logged models: MLflow lets them be anything. Raises ApiError."""
+    if any(len(key) > limits.MAX_KEY_CHARS or "\0" in key for key in keys):
+        raise invalid(f"the key of a {what} has at most {limits.MAX_KEY_CHARS} characters, and no NUL")
 
 
 def check_model_name(name: str) -> str:

@@ -139,7 +139,7 @@ class Runs:
                 f"(run_name='{name}', mlflow.runName='{tags[NAME_TAG]}')."
             )
         name = name or tags.get(NAME_TAG) or run_name(run_id.hex)
-        rules.check_first_tags(tags)
+        rules.check_keys(tags)
         said = {key: rules.tag_value(key, value) for key, value in tags.items()} | {NAME_TAG: name}
         async with self._database.connection() as connection, connection.transaction():
             new = await connection.fetchval(self._sql["new_run"], run_id, experiment_id, name, user, start_time_ms)
