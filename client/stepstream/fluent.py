@@ -5,15 +5,18 @@ What asks or changes anything else waits for the server, and raises QueryError. 
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from stepstream import active, place
-from stepstream.entities import Experiment, ModelVersion, RegisteredModel, Run, ViewType
-from stepstream.errors import ConfigurationError, QueryError
+from stepstream import active, model_source, place
+from stepstream.entities import Experiment, Metric, ModelVersion, Param, RegisteredModel, Run, ViewType
+from stepstream.errors import ConfigurationError
 from stepstream.implicit import known, open_run, run_of, wait
+from stepstream.model_source import ModelSource
 from stepstream.run import Run as OpenRun
+from stepstream.tracking import experiments
 from stepstream.tracking.client import MlflowClient
 from stepstream_schema import paths
 
@@ -51,12 +54,12 @@ class NamedExperiment:
 def set_experiment(experiment_name: str | None = None, experiment_id: str | None = None) -> Experiment:
     """Runs that start from now on belong to it; made with its first run. By its name, nothing has to be reachable.
 
-    Raises ConfigurationError for neither or both; by an id, QueryError where there is no such experiment.
+    Raises ConfigurationError for neither or both; by an id, QueryError where there is none, or a deleted one.
     """
     if (experiment_name is None) == (experiment_id is None):
         raise ConfigurationError("say one of experiment_name and experiment_id")
     if experiment_id is not None:
-        found = MlflowClient().get_experiment(experiment_id)
+        found = experiments.active(MlflowClient(), experiment_id)
         place.say_experiment(found.name)
         return found
     assert experiment_name is not None
@@ -114,10 +117,10 @@ def log_metrics(
     """
     run = None if model_id is not None else run_of(run_id)
     if run is None:
-        on = {} if dataset is None else {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
-        named = known(run_id)
-        for key, value in metrics.items():
-            MlflowClient().log_metric(named, key, value, timestamp, step, model_id=model_id, **on)
+        on = (None, None) if dataset is None else (dataset.name, dataset.digest)
+        when = time.time_ns() // 1_000_000 if timestamp is None else timestamp
+        said = [Metric(key, value, when, step or 0, model_id, *on) for key, value in metrics.items()]
+        MlflowClient().log_batch(known(run_id), said)
         return
     # MLflow's functions mean step 0; a handle's own log() counts its calls.
     run.log_metrics(metrics, step or 0, timestamp)
@@ -134,8 +137,7 @@ def log_params(params: Mapping[str, Any], synchronous: bool | None = None, run_i
     """Log parameters; the first values stay."""
     run = run_of(run_id)
     if run is None:
-        for key, value in params.items():
-            MlflowClient().log_param(str(run_id), key, value)
+        MlflowClient().log_batch(str(run_id), params=[Param(key, str(value)) for key, value in params.items()])
         return
     run.log_params(params)
     wait(run, synchronous)
@@ -309,19 +311,17 @@ def register_model(
     *,
     tags: Mapping[str, Any] | None = None,
 ) -> ModelVersion:
-    """The next version of a registered model, made if there is none, from runs:/<run id>/<path> or models:/…"""
+    """The next version of a registered model, made if there is none, from runs:/<run id>/<path> or models:/…
+
+    What a run has no files for is its logged model of that name. Raises QueryError where there is neither.
+    """
     client = MlflowClient()
-    try:
-        client.create_registered_model(name)
-    except QueryError as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    run_id = None
-    source = model_uri
+    run_id, source = None, ModelSource(model_uri, None)
     if model_uri.startswith(OF_RUN):
         run_id, _, path = model_uri.removeprefix(OF_RUN).lstrip("/").partition("/")
-        source = f"{client.get_run(run_id).info.artifact_uri}/{path}"
-    return client.create_model_version(name, source, run_id, tags)
+        source = model_source.of_run(client, run_id, path.strip("/"))
+    client._require_registered_model(name)
+    return client.create_model_version(name, source.uri, run_id, tags, model_id=source.model_id)
 
 
 def search_registered_models(

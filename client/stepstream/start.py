@@ -106,6 +106,6 @@ def download_artifacts(
 def _experiment(experiment_id: str | None, tracking_uri: str | None) -> str | None:
     if experiment_id is None:
         return None
-    from stepstream.tracking.experiments import Experiments
+    from stepstream.tracking.experiments import Experiments, active
 
-    return Experiments(tracking_uri).get_experiment(experiment_id).name
+    return active(Experiments(tracking_uri), experiment_id).name

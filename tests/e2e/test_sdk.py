@@ -299,3 +299,102 @@ for wrong in (dict(), dict(artifact_file="a.png", step=1)):
         "say where the image goes",
         "key, step and timestamp are of images by step",
     ]
+
+
+def test_what_is_registered_copied_and_ordered_is_what_was_meant(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    script = """
+import math, stepstream as mlflow
+client = mlflow.MlflowClient()
+mlflow.set_experiment("models")
+def refused(call, *arguments, **named):
+    try:
+        call(*arguments, **named)
+    except mlflow.MlflowException as error:
+        return getattr(error, "error_code", type(error).__name__)
+with mlflow.start_run() as run:
+    run_id = run.info.run_id
+    ids = {}
+    for step, (name, train, test) in enumerate([("net", 0.9, 0.1), ("net", 0.2, 0.8), ("other", math.nan, math.nan)]):
+        model = mlflow.initialize_logged_model(name, source_run_id=run_id)
+        ids[model.model_id] = "abc"[step]
+        client.log_outputs(run_id, [mlflow.entities.LoggedModelOutput(model.model_id, 10 - step)])
+        for time_ms, (dataset, value) in enumerate([("train", train), ("test", test)]):
+            named = dict(dataset_name=dataset, dataset_digest="1", model_id=model.model_id, timestamp=time_ms + 1)
+            client.log_metric(run_id, "val/acc", value, **named)
+    version = mlflow.register_model(f"runs:/{run_id}/net", "m", tags={"t": 1})
+    print(version.source == "models:/" + version.model_id, ids[version.model_id], version.run_id == run_id)
+    mlflow.log_text("flavors: {}", "fresh/MLmodel")
+    print(mlflow.register_model(f"runs:/{run_id}/fresh", "m").source.endswith(f"{run_id}/artifacts/fresh"))
+    print(refused(mlflow.register_model, f"runs:/{run_id}/none", "none"))
+client.update_model_version("m", "1", "words")
+client.set_registered_model_alias("m", "best", "1")
+client.transition_model_version_stage("m", "1", "Production")
+for source in ("models:/m/1", "models:/m@best", "models:/m/production"):
+    copied = client.copy_model_version(source, "copy")
+    print(copied.version, copied.description, dict(copied.tags), copied.model_id == version.model_id)
+print(client.copy_model_version("models:/m/latest", "copy").description)
+print([refused(client.copy_model_version, source, "none") for source in ("s3://b/x", "models:/m/99", "models:/m/odd")])
+print([one.name for one in client.search_registered_models()])
+def ordered(**order):
+    found = client.search_logged_models([run.info.experiment_id], order_by=[{"field_name": "metrics.val/acc", **order}])
+    return "".join(ids[one.model_id] for one in found)
+on = dict(dataset_name="train", dataset_digest="1")
+print(ordered(), ordered(ascending=False), ordered(ascending=False, **on), ordered(ascending=True, **on))
+"""
+    lines = python(script, environment(server_factory(), tmp_path)).splitlines()
+    assert lines == [
+        "True a True",
+        "True",
+        "RESOURCE_DOES_NOT_EXIST",
+        "1 words {'t': '1'} True",
+        "2 words {'t': '1'} True",
+        "3 words {'t': '1'} True",
+        "",
+        "['INVALID_PARAMETER_VALUE', 'RESOURCE_DOES_NOT_EXIST', 'INVALID_PARAMETER_VALUE']",
+        "['copy', 'm']",
+        "abc bac abc bac",
+    ]
+
+
+def test_what_is_refused_leaves_nothing_behind_and_a_deleted_experiment_takes_no_run(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    script = """
+import stepstream as mlflow
+from stepstream.entities import Metric, Param, RunTag
+client = mlflow.MlflowClient()
+def refused(call, *arguments, **named):
+    try:
+        call(*arguments, **named)
+    except mlflow.MlflowException as error:
+        return error.error_code
+def stored():
+    data = client.get_run(run_id).data
+    return dict(data.params), {k: v for k, v in data.tags.items() if k != "mlflow.runName"}, dict(data.metrics)
+experiment_id = client.create_experiment("e")
+run_id = client.create_run(experiment_id).info.run_id
+print(refused(client.log_batch, run_id, [Metric("bad\\n", 1.0, 1)], [Param("p", "1")], [RunTag("t", "1")]), stored())
+print(refused(client.log_batch, run_id, params=[Param("a", "1"), Param("a", "2")]), stored())
+many = [Param(f"p{number}", "1") for number in range(150)], [RunTag("t", "1"), RunTag("t", "2")]
+client.log_batch(run_id, [Metric("m", 1.0, 1, step) for step in range(1200)], *many)
+params, tags, metrics = stored()
+print(len(params), tags, metrics, len(client.get_metric_history(run_id, "m")))
+print(refused(mlflow.log_params, {"new": 1, "p3": 2, "p9": 1}, run_id=run_id), "new" in stored()[0])
+mlflow.log_metrics({"x": 1.0, "y": 2.0}, step=4, run_id=run_id)
+print({key: value for key, value in stored()[2].items() if key in "xy"})
+client.delete_experiment(experiment_id)
+print(refused(mlflow.set_experiment, experiment_id=experiment_id))
+print(refused(mlflow.start_run, experiment_id=experiment_id), mlflow.active_run())
+"""
+    lines = python(script, environment(server_factory(), tmp_path)).splitlines()
+    assert lines == [
+        "INVALID_PARAMETER_VALUE ({}, {}, {})",
+        "INVALID_PARAMETER_VALUE ({}, {}, {})",
+        "150 {'t': '2'} {'m': 1.0} 1200",
+        "INVALID_PARAMETER_VALUE False",
+        "{'x': 1.0, 'y': 2.0}",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_PARAMETER_VALUE None",
+    ]

@@ -72,3 +72,16 @@ class Experiments(Asking):
     def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
         """A tag goes."""
         self._ask("DELETE", paths.experiment(experiment_id) + "/tags", key=key)
+
+
+def active(experiments: Experiments, experiment_id: str | int) -> Experiment:
+    """One that runs may belong to. Raises QueryError for a deleted one: nobody would find them."""
+    found = experiments.get_experiment(experiment_id)
+    if found.lifecycle_stage != "active":
+        raise QueryError(
+            f"the experiment {found.name!r} (id {found.experiment_id}) is deleted: bring it back by "
+            f"restore_experiment('{found.experiment_id}'), or name another",
+            status=400,
+            error_code="INVALID_PARAMETER_VALUE",
+        )
+    return found

@@ -45,8 +45,12 @@ class Models(Asking):
         order_by: Sequence[Mapping[str, Any]] | None = None,
         page_token: str | None = None,
     ) -> PagedList[LoggedModel]:
-        """A page of the logged models that fit a filter; each order is {"field_name": ..., "ascending": ...}."""
-        orders = [f"{one['field_name']} {'ASC' if one.get('ascending', True) else 'DESC'}" for one in order_by or ()]
+        """A page of the logged models that fit a filter.
+
+        Each order is {"field_name": ..., "ascending": ...}; with "dataset_name" and "dataset_digest" a metric counts as
+        measured on that dataset.
+        """
+        orders = [{name: value for name, value in one.items() if value is not None} for one in order_by or ()]
         on = [{"name": one["dataset_name"], "digest": one.get("dataset_digest") or ""} for one in datasets or ()]
         return self._page(
             paths.LOGGED_MODELS + "/search",

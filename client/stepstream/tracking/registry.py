@@ -9,6 +9,7 @@ from stepstream.tracking import said
 from stepstream.tracking.asking import Asking, encoded, texts
 from stepstream_schema import paths
 
+OF_MODEL: Final = "models:/"
 STAGES: Final = ["None", "Staging", "Production", "Archived"]
 
 
@@ -100,13 +101,21 @@ class Registry(Asking):
         return said.version(self._ask("POST", _model(name) + "/versions", body))
 
     def copy_model_version(self, src_model_uri: str, dst_name: str) -> ModelVersion:
-        """A version under another name; the model is made if there is none."""
-        try:
-            self.create_registered_model(dst_name)
-        except QueryError as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        return self.create_model_version(dst_name, src_model_uri)
+        """A version, as models:/name/3, by its stage or by its alias, under another name with all that is said of it.
+
+        The model is made if there is none. Raises QueryError, and ConfigurationError for what names no version.
+        """
+        copied = self._version_at(src_model_uri)
+        self._require_registered_model(dst_name)
+        return self.create_model_version(
+            dst_name,
+            f"models:/{copied.name}/{copied.version}",
+            copied.run_id,
+            copied.tags,
+            copied.run_link,
+            copied.description,
+            model_id=copied.model_id,
+        )
 
     def get_model_version(self, name: str, version: str | int) -> ModelVersion:
         """One version."""
@@ -178,6 +187,32 @@ class Registry(Asking):
     ) -> None:
         """A tag goes. The version is named, or is the newest of a stage."""
         self._ask("DELETE", _version(name, self._version_of(name, version, stage)) + "/tags", key=str(key))
+
+    def _require_registered_model(self, name: str) -> None:
+        """Made if there is none."""
+        try:
+            self.create_registered_model(name)
+        except QueryError as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _version_at(self, uri: str) -> ModelVersion:
+        said = uri.removeprefix(OF_MODEL).strip("/")
+        name, at, alias = said.partition("@")
+        if at:
+            return self.get_model_version_by_alias(name, alias)
+        name, _, which = said.rpartition("/")
+        if not uri.startswith(OF_MODEL) or not name:
+            raise ConfigurationError(
+                f"say models:/name/3, models:/name/Production or models:/name@alias, unlike {uri!r}"
+            )
+        if which.isdecimal():
+            return self.get_model_version(name, which)
+        if which.lower() == "latest":
+            newest = max(self.get_latest_versions(name), key=lambda one: int(one.version), default=None)
+            which = newest.version if newest is not None else "1"
+            return self.get_model_version(name, which)
+        return self.get_model_version(name, self._version_of(name, None, which))
 
     def _version_of(self, name: str, version: str | int | None, stage: str | None) -> str | int:
         if (version is None) == (stage is None):

@@ -2,10 +2,13 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
 from stepstream.entities import DatasetInput, FileInfo, Metric, PagedList, Param, Run, RunStatus, RunTag, ViewType
+from stepstream.errors import QueryError
 from stepstream.tracking import said
 from stepstream.tracking.asking import VIEWS, Asking, texts
 from stepstream.values import capture, read
@@ -123,16 +126,17 @@ class Runs(Asking):
         tags: Sequence[RunTag] = (),
         synchronous: bool | None = None,
     ) -> None:
-        """Metrics, params and tags, in as many requests as they need."""
+        """Metrics, params and tags, at once; in more requests only where there are more than 1000 or 100 of a kind."""
         points = [_metric(one) for one in metrics]
         pairs = [(one.key, str(one.value)) for one in params]
         said_tags = [(one.key, str(one.value)) for one in tags]
-        for group in _groups(pairs, BATCH_PAIRS):
-            self._log(run_id, params=dict(group))
-        for group in _groups(said_tags, BATCH_PAIRS):
-            self._log(run_id, tags=dict(group))
-        for batch in _groups(points, BATCH_METRICS):
-            self._log(run_id, metrics=batch)
+        twice = sorted(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        if twice:
+            message = f"Duplicate parameter keys have been submitted: {twice}; say each param once"
+            raise QueryError(message, error_code="INVALID_PARAMETER_VALUE")
+        groups = _groups(pairs, BATCH_PAIRS), _groups(said_tags, BATCH_PAIRS), _groups(points, BATCH_METRICS)
+        for some_pairs, some_tags, some_points in zip_longest(*groups, fillvalue=()):
+            self._log(run_id, params=dict(some_pairs), tags=dict(some_tags), metrics=list(some_points))
 
     def log_inputs(
         self, run_id: str, datasets: Sequence[DatasetInput] | None = None, models: Sequence[Any] | None = None
