@@ -1,5 +1,6 @@
 """The border to urllib: questions to the server, asked and waited for. Never used while logging."""
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -28,8 +29,7 @@ class Server:
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The JSON object that answers a JSON object."""
-        answer: dict[str, Any] = json.loads(self._ask("POST", path, json.dumps(body).encode(), "application/json"))
-        return answer
+        return self._read(self._ask("POST", path, json.dumps(body).encode(), "application/json"))
 
     def send(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
         """The body of an answer to bytes of any kind."""
@@ -45,24 +45,34 @@ class Server:
         given = {name: value for name, value in query.items() if value is not None}
         whole = f"{path}?{urlencode(given)}" if given else path
         sent = json.dumps(body).encode() if body is not None else None
-        answer: dict[str, Any] = json.loads(self._ask(method, whole, sent, "application/json"))
-        return answer
+        return self._read(self._ask(method, whole, sent, "application/json"))
 
     def delete(self, path: str) -> dict[str, Any]:
         """The JSON object that answers a DELETE."""
-        answer: dict[str, Any] = json.loads(self._ask("DELETE", path, None, "application/json"))
-        return answer
+        return self._read(self._ask("DELETE", path, None, "application/json"))
 
     def pages(self, path: str, name: str, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Every entry of a list that comes in pages."""
         after = None
         while True:
             given = {name: value for name, value in {**query, "after": after}.items() if value is not None}
-            page = json.loads(self.get(f"{path}?{urlencode(given)}"))
+            page = self._read(self.get(f"{path}?{urlencode(given)}"))
             yield from page[name]
             after = page.get("next")
             if after is None:
                 return
+
+    def _read(self, body: bytes) -> dict[str, Any]:
+        try:
+            said = json.loads(body)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            raise QueryError(
+                f"what answers at {self.uri} is no StepStream server, or something stands before it: "
+                f"{body[:80].decode(errors='replace')!r}; is STEPSTREAM_TRACKING_URI right?"
+            )
+        return said
 
     def _ask(
         self,
@@ -86,8 +96,8 @@ class Server:
         except urllib.error.HTTPError as error:
             code, message = _reason(error)
             raise QueryError(message, status=error.code, error_code=code) from error
-        except OSError as error:
-            raise QueryError(f"{self.uri} cannot be reached ({error}); is STEPSTREAM_TRACKING_URI right?") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise QueryError(f"{self.uri} cannot be reached ({error!r}); is STEPSTREAM_TRACKING_URI right?") from error
 
 
 def _reason(error: urllib.error.HTTPError) -> tuple[str, str]:

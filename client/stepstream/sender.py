@@ -270,7 +270,7 @@ class Sender:
             report = await sync.deliver_orphans(
                 self._settings.spool_dir, transport, tracking_uri=self._settings.tracking_uri
             )
-        except (OSError, Rejected) as error:
+        except Exception as error:  # noqa: BLE001 - said; this process's own frames are another matter
             self._notices.once("adopt", f"what earlier runs left in {self._settings.spool_dir} was not sent: {error}")
             return
         self.points_adopted = report.frames

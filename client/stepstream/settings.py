@@ -63,7 +63,7 @@ def load(environ: Mapping[str, str], **given: object) -> Settings:
     every_call = re.sub(r"[\s_-]+", " ", interval.strip().lower()) == EVERY_CALL
     settings = Settings(
         tracking_uri=_tracking_uri(environ, given.get("tracking_uri"), problems),
-        token=_text(given.get("token")) or environ.get("STEPSTREAM_TOKEN") or environ.get("MLFLOW_TRACKING_TOKEN"),
+        token=_token(environ, given.get("token"), problems),
         experiment=_experiment(environ, given.get("experiment"), problems),
         spool_dir=_spool_dir(environ, given.get("spool_dir")),
         spool_interval_s=0.0 if every_call else number("SPOOL_INTERVAL", 0.5, 0.01),
@@ -76,6 +76,15 @@ def load(environ: Mapping[str, str], **given: object) -> Settings:
     if problems:
         raise ConfigurationError("; ".join(problems))
     return settings
+
+
+def _token(environ: Mapping[str, str], given: object, problems: list[str]) -> str | None:
+    said = _text(given) or environ.get("STEPSTREAM_TOKEN") or environ.get("MLFLOW_TRACKING_TOKEN") or ""
+    # A secret that is read from a file often ends with a newline, which no header may hold.
+    token = said.strip()
+    if not token.isprintable() or not token.isascii():
+        problems.append("the token (STEPSTREAM_TOKEN) holds characters that no HTTP header may: is it what was meant?")
+    return token or None
 
 
 def _text(value: object) -> str | None:
@@ -115,4 +124,5 @@ def _spool_dir(environ: Mapping[str, str], given: object) -> Path:
     if given or environ.get("STEPSTREAM_SPOOL_DIR"):
         return Path(str(given or environ["STEPSTREAM_SPOOL_DIR"])).expanduser().absolute()
     state = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return Path(state) / "stepstream" / "spool"
+    # Wherever the training goes on to: its directory may be another one when it ends.
+    return Path(state).absolute() / "stepstream" / "spool"

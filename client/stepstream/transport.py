@@ -74,8 +74,7 @@ class Transport:
     def __init__(self, tracking_uri: str, token: str | None) -> None:
         self._url = tracking_uri + paths.FRAMES
         self._headers = {"Content-Type": "application/msgpack"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
+        self._authorised = authorised(token)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "Transport":
@@ -84,6 +83,7 @@ class Transport:
             connector=aiohttp.TCPConnector(resolver=BlockingResolver(), limit=8, keepalive_timeout=30),
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             trust_env=True,
+            middlewares=self._authorised,
         )
         return self
 
@@ -105,6 +105,34 @@ class Transport:
                 raise refusal(response.status, response.headers.get("Retry-After"), body)
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+
+def authorised(token: str | None) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+    """Says the token in each request, in place of what .netrc may know of the host; without one, that counts.
+
+    aiohttp refuses a header of the caller's beside a line of .netrc, such as its `default`: only the finished request
+    can be told.
+    """
+    return (_Authorisation(f"Bearer {token}"),) if token else ()
+
+
+class _Authorisation:
+    """Law: a request leaves with these credentials, or with none."""
+
+    def __init__(self, said: str | None) -> None:
+        self._said = said
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        request.headers.popall("Authorization", None)
+        if self._said is not None:
+            request.headers["Authorization"] = self._said
+        return await handler(request)
+
+
+UNAUTHORISED: Final = (_Authorisation(None),)
+"""For a request that is signed: a store refuses two kinds of credentials in one, and the token is not for it."""
 
 
 def refusal(status: int, retry_after: str | None, body: bytes) -> Exception:

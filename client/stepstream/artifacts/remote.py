@@ -12,7 +12,15 @@ from yarl import URL
 
 from stepstream.artifacts.body import SILENT_S, Body
 from stepstream.artifacts.source import Checks
-from stepstream.transport import RETRY_STATUSES, BlockingResolver, Rejected, Unavailable, refusal
+from stepstream.transport import (
+    RETRY_STATUSES,
+    UNAUTHORISED,
+    BlockingResolver,
+    Rejected,
+    Unavailable,
+    authorised,
+    refusal,
+)
 
 API_TIMEOUT_S: Final = 600.0
 """Completing a large file reads it once in the embedded store."""
@@ -40,7 +48,7 @@ class Remote:
 
     def __init__(self, tracking_uri: str, token: str | None) -> None:
         self._uri = tracking_uri
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._authorised = authorised(token)
         self._session: aiohttp.ClientSession | None = None
         self.checks = Checks()
         """What its store checks."""
@@ -63,7 +71,7 @@ class Remote:
         timeout = aiohttp.ClientTimeout(total=API_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with self._opened.request(
-                method, self._uri + path, json=body, headers=self._headers, timeout=timeout
+                method, self._uri + path, json=body, timeout=timeout, middlewares=self._authorised
             ) as response:
                 answer = await response.read()
                 if response.status != 200:
@@ -80,7 +88,11 @@ class Remote:
         headers = {"Content-Type": "application/octet-stream"} | signed["headers"] | {"Content-Length": str(body.size)}
         try:
             async with self._opened.request(
-                signed["method"], self._url(signed["url"]), data=body if body.size else b"", headers=headers
+                signed["method"],
+                self._url(signed["url"]),
+                data=body if body.size else b"",
+                headers=headers,
+                middlewares=UNAUTHORISED,
             ) as response:
                 answer = await response.read()
                 _check(response.status, response.headers.get("Retry-After"), answer)
@@ -95,7 +107,9 @@ class Remote:
         """Fetch a range by a signed request; `write` takes each piece."""
         headers = signed["headers"] | {"Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
         try:
-            async with self._opened.get(self._url(signed["url"]), headers=headers) as response:
+            async with self._opened.get(
+                self._url(signed["url"]), headers=headers, middlewares=UNAUTHORISED
+            ) as response:
                 if response.status not in (200, 206):
                     _check(response.status, response.headers.get("Retry-After"), await response.read())
                 # Some stores answer a range with everything.

@@ -26,6 +26,15 @@ def test_arguments_come_before_our_names_and_those_before_mlflows():
     assert load(environ | {"STEPSTREAM_EXPERIMENT_NAME": "ours"}).experiment == "ours"
 
 
+def test_a_token_is_taken_without_the_newline_of_its_file_and_only_as_a_header_may_hold_it():
+    assert load({"STEPSTREAM_TOKEN": "abc\n"}).token == "abc"
+    assert load({"MLFLOW_TRACKING_TOKEN": " a b "}).token == "a b"
+    assert load({"STEPSTREAM_TOKEN": "\n"}).token is None
+    for wrong in ("a\nb", "a\0", "caf\u00e9"):
+        with pytest.raises(ConfigurationError, match="STEPSTREAM_TOKEN"):
+            load({"STEPSTREAM_TOKEN": wrong})
+
+
 @pytest.mark.parametrize("spelling", ["every call", "Every-Call", "every_call"])
 def test_every_call_is_a_value_of_the_interval(spelling):
     assert load({"STEPSTREAM_SPOOL_INTERVAL": spelling}).spool_interval_s == 0
