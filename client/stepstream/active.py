@@ -12,13 +12,28 @@ FLUSH_S: Final = 10.0
 """A question waits so long, at most, for what was logged before it."""
 
 # Appended to and removed from in one step of the interpreter each: no lock that a fork could leave taken.
-_open: "list[tuple[int, Run]]" = []
+_open: "list[tuple[object, Run]]" = []
 _last: "Run | None" = None
+_own: Final = threading.local()
+_main: object = None
+
+
+def _me() -> object:
+    """This thread, unlike any other there ever was: the system gives the number of one that has ended to the next."""
+    global _main
+    me: object = getattr(_own, "me", None)
+    if me is None:
+        me = _own.me = object()
+        if threading.current_thread() is threading.main_thread():
+            _main = me
+    return me
 
 
 def _forked() -> None:
     # A child has one thread, whichever of its parent's has made it: all that is open is that one's.
-    _open[:] = [(threading.get_ident(), run) for _, run in _open]
+    global _main
+    _main = _me()
+    _open[:] = [(_main, run) for _, run in _open]
 
 
 if hasattr(os, "register_at_fork"):
@@ -28,7 +43,7 @@ if hasattr(os, "register_at_fork"):
 def opened(run: "Run") -> None:
     """This thread's newest run."""
     global _last
-    _open.append((threading.get_ident(), run))
+    _open.append((_me(), run))
     _last = run
 
 
@@ -41,9 +56,9 @@ def closed(run: "Run") -> None:
 
 def current() -> "Run | None":
     """The newest open run of this thread; in a thread that has none, of the main thread."""
-    for ident in (threading.get_ident(), threading.main_thread().ident):
+    for thread in (_me(), _main):
         for owner, run in reversed(_open):
-            if owner == ident:
+            if owner is thread:
                 return run
     return None
 

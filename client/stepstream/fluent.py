@@ -99,7 +99,12 @@ def log_metric(
 
     With `model_id`, of that logged model, too, measured on `dataset`: by a request, which is waited for.
     """
-    log_metrics({key: value}, step, synchronous, run_id, timestamp, model_id, dataset)
+    run = None if model_id is not None else run_of(run_id)
+    if run is None:
+        log_metrics({key: value}, step, synchronous, run_id, timestamp, model_id, dataset)
+        return
+    run.log_metric(key, value, 0 if step is None else step, timestamp)
+    wait(run, synchronous)
 
 
 def log_metrics(
@@ -123,13 +128,15 @@ def log_metrics(
         MlflowClient().log_batch(known(run_id), said)
         return
     # MLflow's functions mean step 0; a handle's own log() counts its calls.
-    run.log_metrics(metrics, step or 0, timestamp)
+    run.log_metrics(metrics, 0 if step is None else step, timestamp)
     wait(run, synchronous)
 
 
 def log_param(key: str, value: Any, synchronous: bool | None = None) -> Any:
     """Log a parameter; the first value stays."""
-    log_params({key: value}, synchronous)
+    run = open_run()
+    run.log_param(key, value)
+    wait(run, synchronous)
     return value
 
 
@@ -145,7 +152,9 @@ def log_params(params: Mapping[str, Any], synchronous: bool | None = None, run_i
 
 def set_tag(key: str, value: Any, synchronous: bool | None = None) -> None:
     """Set a tag; the last value stays."""
-    set_tags({key: value}, synchronous)
+    run = open_run()
+    run.set_tag(key, value)
+    wait(run, synchronous)
 
 
 def set_tags(tags: Mapping[str, Any], synchronous: bool | None = None) -> None:

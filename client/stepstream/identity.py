@@ -14,7 +14,8 @@ from stepstream_schema.attempt import MAX_COUNT, Attempt
 RANKS: Final = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 LOCAL_RANKS: Final = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
 WORLD_SIZES: Final = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-LOCAL_WORLD_SIZES: Final = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+LOCAL_WORLD_SIZES: Final = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "LOCAL_SIZE")
+"""The last is DeepSpeed's."""
 MAX_RANK: Final = 2**31 - 1
 """What a frame can carry."""
 
@@ -42,7 +43,7 @@ def detect(
     """
     rank, world_size = _rank(environ), _world_size(environ)
     return JobIdentity(
-        run_id=given(environ, run_id) or _derived(environ, launcher, world_size, ordinal),
+        run_id=given(environ, run_id, ordinal) or _derived(environ, launcher, world_size, ordinal),
         rank=rank,
         local_rank=_local_rank(environ),
         world_size=world_size,
@@ -68,13 +69,18 @@ def normalise(run_id: str, source: str = "run_id") -> str:
     return digits
 
 
-def given(environ: Mapping[str, str], run_id: str | None) -> str | None:
-    """The run that somebody has named, rather than the launcher's. Raises ConfigurationError."""
+def given(environ: Mapping[str, str], run_id: str | None, ordinal: int = 0) -> str | None:
+    """The run that somebody has named, rather than the launcher's. Raises ConfigurationError.
+
+    The environment names the first run of a process. Those that follow are others, the same ones in every process that
+    is told the same: each rank's second run is one.
+    """
     if run_id:
         return normalise(run_id)
     for name in ("STEPSTREAM_RUN_ID", "MLFLOW_RUN_ID"):
         if environ.get(name):
-            return normalise(environ[name], name)
+            first = normalise(environ[name], name)
+            return _later(first, ordinal) if ordinal else first
     return None
 
 
@@ -92,10 +98,13 @@ def given_rank(rank: SupportsIndex) -> int:
 def _derived(environ: Mapping[str, str], launcher: ProcessId, world_size: int, ordinal: int) -> str | None:
     if world_size <= 1:
         return None
-    source = _agreed(environ, launcher, world_size)
-    if ordinal:
-        source = f"{source} run {ordinal}"
-    return hashlib.sha256(source.encode()).hexdigest()[:32]
+    return _later(_agreed(environ, launcher, world_size), ordinal)
+
+
+def _later(source: str, ordinal: int) -> str:
+    """The id of the run that comes after so many others of the same source."""
+    said = f"{source} run {ordinal}" if ordinal else source
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
 def _agreed(environ: Mapping[str, str], launcher: ProcessId, world_size: int) -> str:

@@ -1,7 +1,5 @@
 """The run that a module-level function means: the one that is named, this thread's, or a new one."""
 
-import time
-
 from stepstream import active
 from stepstream.run import Run
 from stepstream.start import start_run
@@ -28,7 +26,5 @@ def known(run_id: str | None) -> str:
     run = run_of(run_id)
     if run is None:
         return str(run_id)
-    # Of a run that has logged nothing yet the server has heard nothing: this is said so that something is.
-    run.resume(time.time_ns() // 1_000_000)
     run.flush()
     return run.run_id

@@ -30,6 +30,8 @@ a third of a second."""
 _OPEN: "weakref.WeakSet[Open]" = weakref.WeakSet()
 _LOADING: "weakref.WeakSet[threading.Event]" = weakref.WeakSet()
 _hooked = False
+_finalized_in = 0
+"""The process whose end multiprocessing tells us of."""
 
 
 def register(run: Open) -> None:
@@ -42,6 +44,9 @@ def register(run: Open) -> None:
         _watch_exit()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=_forking, after_in_child=_forked)
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        flush_at_multiprocessing_exit()
 
 
 def unregister(run: Open) -> None:
@@ -60,14 +65,20 @@ def loading(loaded: threading.Event) -> None:
 
 def flush_at_multiprocessing_exit() -> None:
     """A multiprocessing child leaves by os._exit and runs no atexit hooks; it has finalizers of its own."""
+    global _finalized_in
     util = sys.modules.get("multiprocessing.util")
-    if util is not None:
+    if util is not None and _finalized_in != os.getpid():
+        _finalized_in = os.getpid()
         util.Finalize(None, _exit, exitpriority=100)
 
 
 def is_failure(code: object) -> bool:
     """Whether a process that exits with this has failed, as the interpreter reads it: a text is one, too."""
     return code != 0 if isinstance(code, int) else code is not None
+
+
+def _is_failure(passing: BaseException | None) -> bool:
+    return is_failure(passing.code) if isinstance(passing, SystemExit) else passing is not None
 
 
 def _forking() -> None:
@@ -131,7 +142,8 @@ def _watch_exit() -> None:
 def _exit() -> None:
     # Set by the interpreter when an exception reached the top; a shell that goes on after one did not fail by it.
     raised = getattr(sys, "last_type", None) is not None and not hasattr(sys, "ps1")
-    failed = raised or is_failure(_Leaving.left_with)
+    # The finalizers of a multiprocessing child run while what ends it is still on its way up.
+    failed = raised or is_failure(_Leaving.left_with) or _is_failure(sys.exc_info()[1])
     for run in list(_OPEN):
         run._at_exit(failed=failed)
     for loaded in list(_LOADING):

@@ -8,6 +8,8 @@ from stepstream.errors import ConfigurationError
 
 # Assigned in one step of the interpreter; threads that disagree want arguments.
 _said: Final[dict[str, str]] = {}
+_before: Final[dict[str, str | None]] = {}
+"""What the environment said before it was told the same, for processes that this one starts."""
 
 
 def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
@@ -18,8 +20,10 @@ def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
     if uri:
         settings.load(os.environ, tracking_uri=str(uri))
         _said["tracking_uri"] = str(uri)
+        _export("STEPSTREAM_TRACKING_URI", str(uri))
     else:
         _said.pop("tracking_uri", None)
+        _take_back("STEPSTREAM_TRACKING_URI")
 
 
 def get_tracking_uri() -> str:
@@ -51,8 +55,24 @@ def tracking_uri() -> str | None:
 def say_experiment(name: str) -> None:
     """Runs that start from now on belong to it."""
     _said["experiment"] = name
+    _export("STEPSTREAM_EXPERIMENT_NAME", name)
 
 
 def experiment() -> str | None:
     """What set_experiment was told last."""
     return _said.get("experiment")
+
+
+def _export(name: str, value: str) -> None:
+    if "\0" not in value:
+        _before.setdefault(name, os.environ.get(name))
+        os.environ[name] = value
+
+
+def _take_back(name: str) -> None:
+    if name in _before:
+        before = _before.pop(name)
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before

@@ -324,9 +324,14 @@ class Run(RunArtifacts):
         )
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything logged so far is durable; False when that takes more than `timeout` seconds."""
+        """Wait until everything logged so far is durable; False when that takes more than `timeout` seconds.
+
+        The server knows the run then, though nothing was logged yet.
+        """
         if self._finished is not None:
             return self._finished.delivered
+        if not self._is_child and not (self._pipeline and self._pipeline.outbox.frames_sealed):
+            self.resume(time.time_ns() // 1_000_000)
         return self._flush(self._deadline(timeout))
 
     def _deadline(self, timeout: float | None) -> float:
@@ -395,7 +400,11 @@ class Run(RunArtifacts):
         end = time.monotonic() + CLOSE_S
         active.closed(self)
         late = self._save_the_rest(end) if self._ending else 0
-        left, failed = (self._uploader.left(), self._uploader.failed()) if self._uploader is not None else ((), ())
+        left, failed = (
+            (self._uploader.left(), self._uploader.failed() + self._uploader.unsaved())
+            if self._uploader is not None
+            else ((), ())
+        )
         # Half of the time each: the spool is closed last, and must not find all of it spent.
         if self._sender is not None:
             self._sender.stop(_until(end) / 2)

@@ -46,8 +46,8 @@ class RunArtifacts(ABC):
         return self._artifacts().put_directory(Path(directory), artifact_path)
 
     def log_text(self, text: str, artifact_path: str) -> "Upload":
-        """Store a text as an artifact."""
-        return self._artifacts().put_bytes(text.encode(), artifact_path)
+        """Store a text as an artifact, in UTF-8."""
+        return self._artifacts().put_bytes(str(text).encode(errors="replace"), artifact_path)
 
     def log_dict(self, dictionary: Mapping[str, Any], artifact_path: str) -> "Upload":
         """Store a dictionary as JSON, or as YAML where the path ends so. Raises ArtifactError for what has no form."""

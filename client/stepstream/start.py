@@ -78,7 +78,7 @@ def start_run(
         LOGGER.warning("stepstream: log_system_metrics: system metrics are not collected; everything else is logged")
     run.log_params(params or {})
     run.set_tags(tags or {})
-    parent_id = parent_run_id or (parent.run_id if parent is not None and parent is not run else None)
+    parent_id = parent_run_id or (parent.run_id if parent is not None and parent.run_id != run.run_id else None)
     run.set_tags({PARENT_TAG: parent_id} if parent_id else {})
     run.set_tags({DESCRIPTION_TAG: description} if description else {})
     return run

@@ -1,5 +1,6 @@
 """How runs begin badly, and how they end: what is left is counted, said, and lies where the report says."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -366,3 +367,103 @@ def test_a_script_that_ends_early_waits_for_what_is_being_loaded(tmp_path: Path,
     assert done.returncode == 0, done.stderr
     assert done.stdout == b"ending loaded "
     assert points(tmp_path / "spool") == 1
+
+
+IN_CHILDREN = """
+import multiprocessing, sys, stepstream
+
+def trial(end):
+    stepstream.log_metric("loss", 1.0)
+    exec(end)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    child = context.Process(target=trial, args=(sys.argv[2],))
+    child.start()
+    child.join()
+    print(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "end", "code", "status"),
+    [
+        ("fork", "pass", 0, "FINISHED"),
+        ("forkserver", "pass", 0, "FINISHED"),
+        ("spawn", "pass", 0, "FINISHED"),
+        ("fork", "1 / 0", 1, "FAILED"),
+        ("fork", "sys.exit(3)", 3, "FAILED"),
+        ("fork", "sys.exit()", 0, "FINISHED"),
+    ],
+)
+def test_a_run_of_a_multiprocessing_child_ends_with_it(tmp_path, method, end, code, status):
+    script = tmp_path / "sweep.py"
+    script.write_text(IN_CHILDREN)
+    environ = os.environ | {
+        "STEPSTREAM_TRACKING_URI": f"http://127.0.0.1:{free_port()}",
+        "STEPSTREAM_SPOOL_DIR": str(tmp_path / "spool"),
+        "STEPSTREAM_FINISH_TIMEOUT": "0.2",
+    }
+    command = [sys.executable, str(script), method, end]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == [str(code)], done.stderr
+    assert points(tmp_path / "spool") == 1
+    assert statuses(tmp_path / "spool") == [status]
+
+
+TOLD = """
+import multiprocessing, stepstream
+
+def tell(queue):
+    queue.put((stepstream.get_tracking_uri(), stepstream.settings.load(stepstream.settings.os.environ).experiment))
+
+if __name__ == "__main__":
+    stepstream.set_tracking_uri("http://127.0.0.1:9")
+    stepstream.set_experiment("sweep")
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    child = context.Process(target=tell, args=(queue,))
+    child.start()
+    print(*queue.get())
+    child.join()
+    stepstream.set_tracking_uri(None)
+    print(stepstream.get_tracking_uri())
+"""
+
+
+def test_processes_that_are_started_log_to_where_their_parent_was_told_to(tmp_path):
+    script = tmp_path / "sweep.py"
+    script.write_text(TOLD)
+    environ = os.environ | {"STEPSTREAM_TRACKING_URI": "http://127.0.0.1:7"}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["http://127.0.0.1:9", "sweep", "http://127.0.0.1:7"], done.stderr
+
+
+def test_texts_and_streams_are_sent_from_memory_where_the_spool_takes_none(server_factory, tmp_path, caplog):
+    server = server_factory()
+    (tmp_path / "spool").write_text("where a directory should be")
+    run = stepstream.start_run(tracking_uri=server.url, spool_dir=tmp_path / "spool", buffer_bytes=2**20)
+    run.log_text("words \ud800", "a.txt")
+    run.log_dict({"a": 1}, "b.json")
+    run.log_artifact(io.BytesIO(b"bytes"), "c.bin")
+    # More than may wait in memory: said, counted, and no error of the training's.
+    large = run.log_text("d" * 3 * 2**20, "d.txt")
+    assert (large.state, "d.txt" in large.errors[0]) == ("failed", True)
+    report = run.finish(timeout=30)
+    assert len(report.artifacts_failed) == 1
+    assert caplog.text.count("files are sent from memory") == 1
+    stepstream.download_artifacts(run.run_id, "", tmp_path / "down", tracking_uri=server.url)
+    there = {path.name: path.read_bytes() for path in (tmp_path / "down").iterdir()}
+    assert there == {"a.txt": b"words ?", "b.json": b'{\n  "a": 1\n}', "c.bin": b"bytes"}
+
+
+def test_what_only_memory_had_of_artifacts_is_said_to_be_lost(start, tmp_path, caplog):
+    (tmp_path / "spool").write_text("where a directory should be")
+    run = start()
+    run.log_text("words", "a.txt")
+    run.log_artifact(io.BytesIO(bytes(3 * 2**20)), "b.bin")
+    report = run.finish(timeout=0.5)
+    assert report.artifacts_left == ()
+    assert sorted(one[:6] for one in report.artifacts_failed) == ["a.txt:", "b.bin:"]
+    assert "they lie in" not in caplog.text

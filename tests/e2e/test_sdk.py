@@ -51,6 +51,7 @@ print(json.dumps({
 """
 OFFLINE = """
 import sys, time
+import numpy as np
 import stepstream as mlflow
 began = time.monotonic()
 mlflow.set_tracking_uri("http://127.0.0.1:9")
@@ -61,6 +62,10 @@ with mlflow.start_run(run_name="parent") as run:
     with mlflow.start_run(nested=True):
         mlflow.log_metric("loss", object())
         mlflow.log_metric("loss", 1.0, step="no step")
+        mlflow.log_metric("loss", 1.0, step=np.array([1, 2]))
+        mlflow.log_metric(["no key"], 1.0)
+        mlflow.log_param({}, 1)
+        mlflow.set_tag({}, 1)
         mlflow.log_metric("loss", 1.0, timestamp="no time")
         mlflow.log_params({"": 1, "good": 2})
         mlflow.set_tags({"a": "b"})

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import itertools
 import os
 import random
@@ -91,6 +92,8 @@ class Uploader:
         self._troubles = 0
         """How often everything had to wait; files that meet the same trouble count it once."""
         self.handles: list[Upload] = []
+        self._in_memory: list[tuple[Upload, int]] = []
+        """What no disk took, and its bytes."""
 
     def put_file(self, local: Path, directory: str | None) -> Upload:
         """One file. Raises ArtifactError."""
@@ -120,7 +123,7 @@ class Uploader:
         return handle
 
     def put_bytes(self, body: bytes, path: str) -> Upload:
-        """Bytes, by way of a file in the spool. Raises ArtifactError where the disk is full."""
+        """Bytes, by way of a file in the spool; where its disk takes none, from memory, as much as a run may buffer."""
         path = tree.joined(None, path)
         folder = pending.folder(self._settings.spool_dir)
         local = folder / f"{self._token}-{next(self._numbers)}.data"
@@ -128,8 +131,24 @@ class Uploader:
             folder.mkdir(parents=True, exist_ok=True)
             local.write_bytes(body)
         except OSError as error:
-            raise ArtifactError(f"{path} cannot be kept in {folder} until it is sent: {error.strerror}") from error
+            with contextlib.suppress(OSError):
+                local.unlink(missing_ok=True)
+            return self._put_from_memory(body, path, f"{folder}: {error.strerror}")
         return self._put(path, [LocalFile(local=local, path=path)], (), ours=True)
+
+    def _put_from_memory(self, body: bytes, path: str, why: str) -> Upload:
+        held = sum(size for handle, size in self._in_memory if not handle.done)
+        if held + len(body) > self._settings.buffer_bytes:
+            reason = f"{path} could not be kept until it is sent ({why}), and {held} bytes wait in memory already"
+            self._notices.once("artifact dropped", f"a file was not logged: {reason}")
+            handle = Upload(path, 0, refused=(reason,))
+            self._take([], handle)
+            return handle
+        self._notices.once("artifact memory", f"files are sent from memory, and are lost with the process ({why})")
+        handle = Upload(path, 1)
+        self._take([self._item(path, StreamSource(io.BytesIO(body)), handle)], handle)
+        self._in_memory = [one for one in self._in_memory if not one[0].done] + [(handle, len(body))]
+        return handle
 
     def finish(self, *, timeout_s: float, still_s: float) -> bool:
         """Wait until nothing is left, with a bar where somebody looks; whether everything is stored.
@@ -164,9 +183,15 @@ class Uploader:
         return self._sending.busy_until if self._sending is not None else 0.0
 
     def left(self) -> tuple[str, ...]:
-        """Paths that are neither stored nor failed."""
+        """Paths that are neither stored nor failed, and that another process can send."""
         with self._lock:
-            return tuple(item.path for item in self._left)
+            return tuple(item.path for item in self._left if item.waits_for is not None)
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Why those that are neither would not outlive this process."""
+        with self._lock:
+            paths = [item.path for item in self._left if item.waits_for is None]
+        return tuple(f"{path}: it was not sent in time, and nothing but this process has it" for path in paths)
 
     def failed(self) -> tuple[str, ...]:
         """Why files will not be stored by this process."""

@@ -159,7 +159,7 @@ class MlflowClient(Experiments, Runs, Models, Registry):
         try:
             yield uploader
             uploader.finish(timeout_s=self._settings.artifact_timeout_s, still_s=self._settings.finish_timeout_s)
-            problems = [error for handle in uploader.handles for error in handle.errors]
+            problems = [*uploader.failed(), *uploader.unsaved()]
             left = uploader.left()
         finally:
             uploader.stop()

@@ -71,6 +71,19 @@ def test_a_thread_has_runs_of_its_own_and_else_those_of_the_main_thread():
     assert active.current() is outer
 
 
+def test_a_thread_does_not_go_on_with_the_run_of_one_that_has_ended():
+    begun = [Handle(), Handle(), Handle()]
+
+    def begin(run):
+        before = active.current()
+        active.opened(run)
+        return before, active.current()
+
+    # The system gives each of these threads the number of the one before.
+    assert [in_thread(lambda run=run: begin(run)) for run in begun] == [(None, run) for run in begun]
+    assert active.current() is None
+
+
 def test_a_run_that_ends_in_another_thread_is_gone_everywhere():
     run = Handle()
     active.opened(run)

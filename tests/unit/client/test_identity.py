@@ -50,6 +50,12 @@ def mpirun(rank: int, size: int, local_size: int) -> dict[str, str]:
     }
 
 
+def deepspeed(rank: int, size: int) -> dict[str, str]:
+    """What DeepSpeed's launcher leaves in a rank of a single node."""
+    of_node = {"LOCAL_SIZE": str(size), "CROSS_RANK": "0", "CROSS_SIZE": "1"}
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)} | of_node
+
+
 def found(environ: dict[str, str], parent: ProcessId = LAUNCHER, **given: object) -> JobIdentity:
     return detect(environ, launcher=parent, **given)  # type: ignore[arg-type]
 
@@ -81,8 +87,9 @@ def test_the_local_rank_is_told_too(environ):
         [torchrun(rank, 4, 2, "job-7") for rank in range(4)],
         [srun(rank, 4) for rank in range(4)],
         [mpirun(rank, 4, 4) for rank in range(4)],
+        [deepspeed(rank, 4) for rank in range(4)],
     ],
-    ids=["torchrun", "torchrun on two nodes", "srun", "mpirun"],
+    ids=["torchrun", "torchrun on two nodes", "srun", "mpirun", "deepspeed"],
 )
 @pytest.mark.parametrize("ordinal", [0, 1, 7])
 def test_all_ranks_of_a_job_find_the_same_run(ranks, ordinal):
@@ -159,7 +166,16 @@ def test_several_nodes_with_nothing_to_agree_on_are_told_what_to_set(environ):
 def test_a_run_id_in_the_environment_is_everybodys_on_any_number_of_nodes(name):
     for environ in ({}, torchrun(0, 8, 4), srun(3, 8), mpirun(0, 8, 4)):
         assert found(environ | {name: RUN_ID}).run_id == RUN_ID
-        assert found(environ | {name: RUN_ID}, ordinal=3).run_id == RUN_ID
+
+
+@pytest.mark.parametrize("name", ["STEPSTREAM_RUN_ID", "MLFLOW_RUN_ID"])
+def test_a_run_id_in_the_environment_is_that_of_a_process_first_run(name):
+    ids = [found({name: "ab" * 16}, ordinal=ordinal).run_id for ordinal in (0, 1, 2, 1)]
+    assert ids[0] == "ab" * 16
+    assert len(set(ids)) == 3
+    # The second run of every rank is one, and what is named by an argument is meant each time.
+    assert ids[1] == ids[3]
+    assert found({name: "ab" * 16}, run_id="cd" * 16, ordinal=1).run_id == "cd" * 16
 
 
 def test_an_argument_comes_before_our_variable_and_ours_before_mlflows():
