@@ -16,6 +16,10 @@ LOCAL_RANKS: Final = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANK
 WORLD_SIZES: Final = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 LOCAL_WORLD_SIZES: Final = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "LOCAL_SIZE")
 """The last is DeepSpeed's."""
+LIGHTNING: Final = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+BEGUN: Final = "STEPSTREAM_BEGUN_BY"
+"""What a process that is alone leaves to those it starts: its pid, when it started, and its newest run."""
 MAX_RANK: Final = 2**31 - 1
 """What a frame can carry."""
 
@@ -53,6 +57,20 @@ def detect(
             _count(environ, "STEPSTREAM_RESUME"),
         ),
     )
+
+
+def is_started_again(environ: Mapping[str, str]) -> bool:
+    """Whether Lightning starts the script once more for each device of this node, from the one that is rank 0.
+
+    It tells no global rank, nor how many are on a node; with an address that only this node has, they are all on it.
+    """
+    says_ranks = any(environ.get(name) for name in RANKS)
+    return not says_ranks and all(map(environ.get, LIGHTNING)) and environ.get("MASTER_ADDR") in LOOPBACK
+
+
+def begun(by: ProcessId, run_id: str) -> dict[str, str]:
+    """For the environment of a process that is alone: scripts that Lightning starts from it go on with its run."""
+    return {BEGUN: f"{by.pid} {by.start} {run_id}"}
 
 
 def launched(environ: Mapping[str, str]) -> dict[str, str]:
@@ -98,7 +116,16 @@ def given_rank(rank: SupportsIndex) -> int:
 def _derived(environ: Mapping[str, str], launcher: ProcessId, world_size: int, ordinal: int) -> str | None:
     if world_size <= 1:
         return None
+    if is_started_again(environ):
+        return _of_first_script(environ, launcher, ordinal)
     return _later(_agreed(environ, launcher, world_size), ordinal)
+
+
+def _of_first_script(environ: Mapping[str, str], first: ProcessId, ordinal: int) -> str:
+    by, _, run_id = environ.get(BEGUN, "").rpartition(" ")
+    if by != f"{first.pid} {first.start}":
+        return _later(_of_launcher(first), ordinal)
+    return _later(run_id, ordinal) if ordinal else normalise(run_id, BEGUN)
 
 
 def _later(source: str, ordinal: int) -> str:
@@ -115,12 +142,16 @@ def _agreed(environ: Mapping[str, str], launcher: ProcessId, world_size: int) ->
     if elastic not in ("", "none"):
         return f"torchelastic {elastic}"
     if _local_world_size(environ) == world_size:
-        return f"launcher {launcher.host} {launcher.pid} {launcher.start} {launcher.boot_id}"
+        return _of_launcher(launcher)
     raise RunIdentityError(
         f"this job has {world_size} ranks, seemingly on several nodes, and nothing that tells them which run they "
         "share. Set STEPSTREAM_RUN_ID to the same 32 hex digits for every rank (for example from `uuidgen`), start the "
         "ranks with srun, or give torchrun an --rdzv-id."
     )
+
+
+def _of_launcher(launcher: ProcessId) -> str:
+    return f"launcher {launcher.host} {launcher.pid} {launcher.start} {launcher.boot_id}"
 
 
 def _in_slurm_step(environ: Mapping[str, str]) -> bool:
@@ -134,7 +165,7 @@ def _rank(environ: Mapping[str, str]) -> int | None:
             return _count(environ, name, most=MAX_RANK)
     if _in_slurm_step(environ):
         return _count(environ, "SLURM_PROCID", most=MAX_RANK)
-    return None
+    return _count(environ, "LOCAL_RANK", most=MAX_RANK) if is_started_again(environ) else None
 
 
 def _local_rank(environ: Mapping[str, str]) -> int | None:

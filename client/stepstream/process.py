@@ -38,13 +38,13 @@ def parent() -> ProcessId:
     return of(os.getppid())
 
 
-def launcher(said: Mapping[str, str]) -> ProcessId:
+def launcher(said: Mapping[str, str], *, may_be_this: bool = False) -> ProcessId:
     """The nearest ancestor that was not started with all of these variables: the one that has set them.
 
     A wrapper script between a launcher and its ranks has them, too, and is passed over. Where no ancestor tells, the
-    process that started this one.
+    process that started this one. With `may_be_this`, a process that has set them itself is the one.
     """
-    pid = os.getppid()
+    pid = os.getpid() if may_be_this else os.getppid()
     # Up to 1, which in a container may be the launcher itself.
     while said and pid and _was_started_with(pid, said):
         pid = _parent_of(pid)

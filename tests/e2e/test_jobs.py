@@ -57,6 +57,61 @@ async def test_an_elastic_restart_of_torchrun_is_a_new_attempt_of_the_same_run(s
     assert all(steps <= set(range(31)) for steps in first.values())
 
 
+LIGHTNING = """
+import sys
+import torch
+import lightning.pytorch as pl
+import stepstream
+
+class Net(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch, number):
+        loss = self.layer(batch[0]).mean()
+        run().log({"loss": 1.0}, step=number)
+        return loss
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+def run():
+    return stepstream.active_run() or stepstream.start_run("ddp")
+
+if sys.argv[1] == "before":
+    run()
+data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.zeros(8, 1)), batch_size=1)
+quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, **quiet).fit(Net(), data)
+run().finish()
+print("ran", run_id := stepstream.last_active_run().run_id)
+"""
+
+
+@pytest.mark.parametrize("begins", ["before", "meanwhile"])
+async def test_the_scripts_that_lightning_starts_for_each_device_log_into_one_run(server_factory, tmp_path, begins):
+    pytest.importorskip("lightning", reason="the extra `frameworks` is not installed: Lightning was left out")
+    server = server_factory()
+    (tmp_path / "train.py").write_text(LIGHTNING)
+    environment = os.environ | {
+        "STEPSTREAM_TRACKING_URI": server.url,
+        "STEPSTREAM_SPOOL_DIR": str(tmp_path / "spool"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, str(tmp_path / "train.py"), begins]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, text=True, timeout=150, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ids = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("ran")}
+    assert len(ids) == 1, done.stdout
+    points = await stored.points(server.database_url, ids.pop())
+    # A run that was begun before there were ranks has none in the first script.
+    assert Counter(point.rank for point in points) == {None if begins == "before" else 0: 4, 1: 4}
+    assert max(points.values()) == 1
+
+
 FORKING = """
 import json, multiprocessing, os, random, sys
 import stepstream

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepstream.errors import ConfigurationError, RunIdentityError
-from stepstream.identity import JobIdentity, detect, given_rank, normalise
+from stepstream.identity import JobIdentity, begun, detect, given_rank, normalise
 from stepstream.process import ProcessId
 from stepstream_schema.attempt import MAX_COUNT, Attempt
 
@@ -260,3 +260,26 @@ def test_a_rank_that_no_frame_can_carry_is_refused(rank):
 def test_a_rank_may_be_any_whole_number():
     assert given_rank(np.int64(7)) == 7
     assert type(given_rank(True)) is int
+
+
+def lightning(rank: int, size: int, node: str = "127.0.0.1") -> dict[str, str]:
+    """What Lightning leaves in the script that it starts again, and in its own."""
+    return {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(size), "MASTER_ADDR": node}
+
+
+def test_scripts_that_lightning_starts_again_are_ranks_of_the_run_of_the_first():
+    ranks = [found(lightning(rank, 3)) for rank in range(3)]
+    assert [one.rank for one in ranks] == [0, 1, 2]
+    assert len({one.run_id for one in ranks}) == 1
+    assert found(lightning(1, 3), OTHER_NODES_LAUNCHER).run_id != ranks[0].run_id
+    # The first script may have begun its run before there were any ranks.
+    told = begun(LAUNCHER, RUN_ID)
+    assert [found(lightning(rank, 3) | told).run_id for rank in (0, 1)] == [RUN_ID] * 2
+    later = {found(lightning(rank, 3) | told, ordinal=1).run_id for rank in (0, 1)}
+    assert len(later) == 1
+    assert later.isdisjoint({RUN_ID, ranks[0].run_id})
+    # What another process has left there counts for none of these.
+    assert found(lightning(1, 3) | begun(OTHER_NODES_LAUNCHER, RUN_ID)).run_id == ranks[0].run_id
+    assert found(torchrun(0, 4) | told).run_id == found(torchrun(0, 4)).run_id
+    with pytest.raises(RunIdentityError):
+        found(lightning(1, 3, "node-1"))
