@@ -9,6 +9,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 import weakref
 from typing import Any, Final, NoReturn, Protocol
 
@@ -20,7 +21,8 @@ class Open(Protocol):
 
     def _after_fork_in_child(self) -> None: ...
 
-    def _at_exit(self, *, failed: bool) -> None: ...
+    def _at_exit(self, *, failed: bool, waited_s: float) -> None:
+        """The process ends, which has waited for other runs already: all together wait no longer than one would."""
 
 
 LOAD_TIMEOUT_S: Final = 10.0
@@ -144,7 +146,8 @@ def _exit() -> None:
     raised = getattr(sys, "last_type", None) is not None and not hasattr(sys, "ps1")
     # The finalizers of a multiprocessing child run while what ends it is still on its way up.
     failed = raised or is_failure(_Leaving.left_with) or _is_failure(sys.exc_info()[1])
+    began = time.monotonic()
     for run in list(_OPEN):
-        run._at_exit(failed=failed)
+        run._at_exit(failed=failed, waited_s=time.monotonic() - began)
     for loaded in list(_LOADING):
         loaded.wait(LOAD_TIMEOUT_S)

@@ -360,10 +360,13 @@ class Run(RunArtifacts):
         logged meanwhile is dropped and counted. A forked child only flushes: the run is its parent's. Calling it again
         changes nothing.
         """
+        deadline = self._deadline(timeout)
+        return self._end(status, deadline, None if timeout is None else deadline)
+
+    def _end(self, status: str, deadline: float, artifacts_until: float | None) -> FinishReport:
         with self._finish_lock:
             if self._finished is not None:
                 return self._finished
-            deadline = self._deadline(timeout)
             if not self._is_child:
                 # What runs is being asked off this thread, and is part of the run.
                 self._described.wait(min(DESCRIBE_S, _until(deadline)))
@@ -374,7 +377,7 @@ class Run(RunArtifacts):
             self._ending = True
             self._buffer.close()
             self._flush(deadline)
-            return self._close(artifacts_stored=self._finish_artifacts(None if timeout is None else deadline))
+            return self._close(artifacts_stored=self._finish_artifacts(artifacts_until))
 
     def _end_as(self, status: str) -> None:
         # Said once, though a finish() that was interrupted is called again.
@@ -592,9 +595,9 @@ class Run(RunArtifacts):
         self._open_writer()
         self._asleep = True
 
-    def _at_exit(self, *, failed: bool) -> None:
+    def _at_exit(self, *, failed: bool, waited_s: float) -> None:
         with contextlib.suppress(Exception):  # nobody is left to tell, and the spool has what there is
-            self.finish("FAILED" if failed else "FINISHED")
+            self._end("FAILED" if failed else "FINISHED", self._deadline(None) - waited_s, None)
 
 
 def _until(deadline: float) -> float:

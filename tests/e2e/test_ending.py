@@ -467,3 +467,22 @@ def test_what_only_memory_had_of_artifacts_is_said_to_be_lost(start, tmp_path, c
     assert report.artifacts_left == ()
     assert sorted(one[:6] for one in report.artifacts_failed) == ["a.txt:", "b.bin:"]
     assert "they lie in" not in caplog.text
+
+
+def test_all_open_runs_together_keep_the_end_of_a_process_no_longer_than_one(tmp_path):
+    script = """
+import stepstream
+for number in range(8):
+    stepstream.start_run(nested=number > 0).log({"a": 1.0}, step=number)
+"""
+    environ = os.environ | {
+        "STEPSTREAM_TRACKING_URI": f"http://127.0.0.1:{free_port()}",
+        "STEPSTREAM_SPOOL_DIR": str(tmp_path / "spool"),
+        "STEPSTREAM_FINISH_TIMEOUT": "5",
+    }
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", script], env=environ, check=True, capture_output=True, timeout=100)
+    # One after the other they would take 40 s.
+    assert time.monotonic() - began < 25
+    assert points(tmp_path / "spool") == 8
+    assert statuses(tmp_path / "spool") == ["FINISHED"] * 8
