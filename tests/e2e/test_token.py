@@ -5,9 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 import stepstream
+from stepstream.artifacts.remote import Remote
 from stepstream.tracking.client import MlflowClient
+from stepstream.transport import Rejected, Transport
 from tests.e2e import stored
 from tests.servers import ServerProcess
 
@@ -43,3 +47,25 @@ async def test_without_a_token_netrc_says_who_asks(
     run.log({"loss": 1.0}, step=0)
     assert run.finish(timeout=30).delivered
     assert await stored.count(server.database_url, run.run_id) == 1
+
+
+async def test_another_host_that_the_server_sends_on_to_is_not_told_the_token() -> None:
+    heard: list[tuple[str, str | None]] = []
+    elsewhere = ""
+
+    async def answer(request: web.Request) -> web.Response:
+        heard.append((request.url.host or "", request.headers.get("Authorization")))
+        if request.url.host == "127.0.0.1":
+            raise web.HTTPTemporaryRedirect(elsewhere + request.path)
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        elsewhere = f"http://localhost:{server.port}"
+        async with Transport(f"http://127.0.0.1:{server.port}", "secret") as transport:
+            with pytest.raises(Rejected):
+                await transport.post([b"frame"])
+        async with Remote(f"http://127.0.0.1:{server.port}", "secret") as remote:
+            assert await remote.call("GET", "/v1/anything") == {}
+    assert heard == [("127.0.0.1", "Bearer secret"), ("localhost", None)] * 2

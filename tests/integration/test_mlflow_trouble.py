@@ -220,22 +220,22 @@ async def test_a_text_that_is_too_long_for_an_index_does_not_pass_for_a_defect(d
 
 
 @pytest.mark.parametrize(
-    ("create", "rename", "wide"),
+    ("create", "rename", "id_field"),
     [
         ("experiments/create", "experiments/update", "experiment_id"),
         ("registered-models/create", "registered-models/rename", "name"),
     ],
 )
 async def test_of_two_that_are_given_one_name_at_once_one_has_it_and_the_other_is_told(
-    database_url, create, rename, wide
+    database_url, create, rename, id_field
 ):
     async with running(database_url, compaction=False) as client:
         for number in range(10):
             pair = [await call(client, create, name=f"{number} {one}") for one in range(2)]
-            known = [one[wide] if wide in one else one["registered_model"][wide] for one in pair]
+            known = [one[id_field] if id_field in one else one["registered_model"][id_field] for one in pair]
             async with asyncio.TaskGroup() as group:
                 tried = [
-                    group.create_task(renamed(client, rename, {wide: one, "new_name": f"both {number}"}))
+                    group.create_task(renamed(client, rename, {id_field: one, "new_name": f"both {number}"}))
                     for one in known
                 ]
             codes = sorted(str(task.result()) for task in tried)

@@ -74,7 +74,8 @@ class Uploader:
         self._notices = notices
         self._backoff = Backoff(random.SystemRandom().uniform)
         self._lock = threading.Lock()
-        """Held for what threads share: `_left`, `handles`, `_open_files`, `_last_ms`, `_stopping`; never during I/O."""
+        """Held for what threads share (`_left`, `handles`, `_open_files`, `_last_ms`, `_in_memory`, `_stopping`), never
+        during I/O."""
         self._small, self._large, self._streams = _Lane(FILES_AT_ONCE), _Lane(LARGE_AT_ONCE), _Lane(STREAMS_AT_ONCE)
         self._left: dict[Item, None] = {}
         """In the order in which they were logged."""
@@ -137,17 +138,20 @@ class Uploader:
         return self._put(path, [LocalFile(local=local, path=path)], (), ours=True)
 
     def _put_from_memory(self, body: bytes, path: str, why: str) -> Upload:
-        held = sum(size for handle, size in self._in_memory if not handle.done)
-        if held + len(body) > self._settings.buffer_bytes:
+        handle = Upload(path, 1)
+        with self._lock:
+            self._in_memory = [one for one in self._in_memory if not one[0].done]
+            held = sum(size for _, size in self._in_memory)
+            fits = held + len(body) <= self._settings.buffer_bytes
+            self._in_memory += [(handle, len(body))] if fits else []
+        if not fits:
             reason = f"{path} could not be kept until it is sent ({why}), and {held} bytes wait in memory already"
             self._notices.once("artifact dropped", f"a file was not logged: {reason}")
             handle = Upload(path, 0, refused=(reason,))
             self._take([], handle)
             return handle
         self._notices.once("artifact memory", f"files are sent from memory, and are lost with the process ({why})")
-        handle = Upload(path, 1)
         self._take([self._item(path, StreamSource(io.BytesIO(body)), handle)], handle)
-        self._in_memory = [one for one in self._in_memory if not one[0].done] + [(handle, len(body))]
         return handle
 
     def finish(self, *, timeout_s: float, still_s: float) -> bool:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,8 @@ class WandbSource:
             raise ConfigurationError(f"{root} holds no run-*.wandb file: name W&B's folder, one of a run, or its file")
         self._experiment = experiment
         self._progress = progress
+        self._lock = threading.Lock()
+        self._kept_bytes = 0
         self.left_out = 0
         """Texts, images, tables and whatever else is no number."""
         self.artifacts = 0
@@ -127,19 +130,25 @@ class WandbSource:
     def _found(self) -> dict[str, Found]:
         """All runs by their ids here, the oldest first."""
         parts: defaultdict[tuple[str, str, str], list[Part]] = defaultdict(list)
-        kept = 0
         with ThreadPoolExecutor(AT_ONCE, "stepstream-import") as pool:
-            for done, part in enumerate(pool.map(_part, self._logs), 1):
+            for done, part in enumerate(pool.map(self._part, self._logs), 1):
                 self._progress(done, len(self._logs))
-                if kept + part.log.kept_bytes > KEPT_BYTES:
-                    part.log.forget()
-                kept += part.log.kept_bytes
                 if part.head.run:
                     parts[part.head.identity].append(part)
                 problem = part.log.problem or ("" if part.head.run else f"{part.log.file}: there is no run in it")
                 self.problems += [problem] if problem else []
         found = [self._run(_once(group)) for group in parts.values()]
         return {one.run.run_id: one for one in sorted(found, key=lambda one: one.run.start_time_ms)}
+
+    def _part(self, log: Log) -> Part:
+        size, head = log.file.stat().st_size, Head()
+        for kind, said in log.records():
+            head.take(kind, said)
+        with self._lock:
+            if self._kept_bytes + log.kept_bytes > KEPT_BYTES:
+                log.forget()
+            self._kept_bytes += log.kept_bytes
+        return Part(log=log, size=size, head=head)
 
     def _run(self, parts: Sequence[Part]) -> Found:
         head = functools.reduce(Head.goes_on_with, (part.head for part in parts))
@@ -176,13 +185,6 @@ class WandbSource:
 
     def _unread(self, error: OSError) -> None:
         self.problems.append(f"{error.filename}: {error.strerror}")
-
-
-def _part(log: Log) -> Part:
-    size, head = log.file.stat().st_size, Head()
-    for kind, said in log.records():
-        head.take(kind, said)
-    return Part(log=log, size=size, head=head)
 
 
 def _once(parts: Sequence[Part]) -> Sequence[Part]:
