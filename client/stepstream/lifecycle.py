@@ -22,7 +22,7 @@ class Open(Protocol):
     def _after_fork_in_child(self) -> None: ...
 
     def _at_exit(self, *, failed: bool, waited_s: float) -> None:
-        """The process ends, and has waited for other runs: for metrics all together wait no longer than one would."""
+        """The process ends, which has waited for other runs already: all together wait no longer than one would."""
 
 
 LOAD_TIMEOUT_S: Final = 10.0
@@ -34,8 +34,6 @@ _LOADING: "weakref.WeakSet[threading.Event]" = weakref.WeakSet()
 _hooked = False
 _finalized_in = 0
 """The process whose end multiprocessing tells us of."""
-_inherited = 0
-"""The exception that was being handled when this process was forked; its address, for it holds on to a stack."""
 
 
 def register(run: Open) -> None:
@@ -46,6 +44,8 @@ def register(run: Open) -> None:
         _hooked = True
         atexit.register(_exit)
         _watch_exit()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=_forking, after_in_child=_forked)
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         flush_at_multiprocessing_exit()
@@ -80,8 +80,6 @@ def is_failure(code: object) -> bool:
 
 
 def _is_failure(passing: BaseException | None) -> bool:
-    if id(passing) == _inherited:
-        return False
     return is_failure(passing.code) if isinstance(passing, SystemExit) else passing is not None
 
 
@@ -91,16 +89,10 @@ def _forking() -> None:
 
 
 def _forked() -> None:
-    global _inherited
-    passing = sys.exc_info()[1]
-    _inherited = 0 if passing is None else id(passing)
     _LOADING.clear()
     for run in list(_OPEN):
         run._after_fork_in_child()
 
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_forking, after_in_child=_forked)
 
 _CODE: Final[Any] = SystemExit.__dict__["code"]
 
