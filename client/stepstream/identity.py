@@ -16,10 +16,13 @@ LOCAL_RANKS: Final = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANK
 WORLD_SIZES: Final = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 LOCAL_WORLD_SIZES: Final = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "LOCAL_SIZE")
 """The last is DeepSpeed's."""
-LIGHTNING: Final = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
+LIGHTNING: Final = ("LOCAL_RANK", "NODE_RANK")
+"""Beside WORLD_SIZE, which it takes away after the first training."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 BEGUN: Final = "STEPSTREAM_BEGUN_BY"
-"""What a process that is alone leaves to those it starts: its pid, when it started, and its newest run."""
+"""What a process that is alone leaves to those it starts: its pid, when it started, and its runs in turn."""
+MAX_BEGUN: Final = 1000
+"""Runs that are told: a variable holds 128 KiB, and nobody trains that often before the ranks are there."""
 MAX_RANK: Final = 2**31 - 1
 """What a frame can carry."""
 
@@ -68,9 +71,18 @@ def is_started_again(environ: Mapping[str, str]) -> bool:
     return not says_ranks and all(map(environ.get, LIGHTNING)) and environ.get("MASTER_ADDR") in LOOPBACK
 
 
-def begun(by: ProcessId, run_id: str) -> dict[str, str]:
-    """For the environment of a process that is alone: scripts that Lightning starts from it go on with its run."""
-    return {BEGUN: f"{by.pid} {by.start} {run_id}"}
+def begun(environ: Mapping[str, str], by: ProcessId, run_id: str) -> dict[str, str]:
+    """For the environment of a process that is alone, and begins another run.
+
+    A script that Lightning starts from it runs from its beginning: it goes on with the first run, then with the second.
+    """
+    before = _begun(environ, by)
+    return {BEGUN: f"{by.pid} {by.start} {','.join([*before, run_id][:MAX_BEGUN])}"}
+
+
+def _begun(environ: Mapping[str, str], by: ProcessId) -> list[str]:
+    said, _, ids = environ.get(BEGUN, "").rpartition(" ")
+    return ids.split(",") if said == f"{by.pid} {by.start}" else []
 
 
 def launched(environ: Mapping[str, str]) -> dict[str, str]:
@@ -114,7 +126,7 @@ def given_rank(rank: SupportsIndex) -> int:
 
 
 def _derived(environ: Mapping[str, str], launcher: ProcessId, world_size: int, ordinal: int) -> str | None:
-    if world_size <= 1:
+    if world_size <= 1 and not is_started_again(environ):
         return None
     if is_started_again(environ):
         return _of_first_script(environ, launcher, ordinal)
@@ -122,10 +134,10 @@ def _derived(environ: Mapping[str, str], launcher: ProcessId, world_size: int, o
 
 
 def _of_first_script(environ: Mapping[str, str], first: ProcessId, ordinal: int) -> str:
-    by, _, run_id = environ.get(BEGUN, "").rpartition(" ")
-    if by != f"{first.pid} {first.start}":
-        return _later(_of_launcher(first), ordinal)
-    return _later(run_id, ordinal) if ordinal else normalise(run_id, BEGUN)
+    ids = _begun(environ, first)
+    if ordinal < len(ids):
+        return normalise(ids[ordinal], BEGUN)
+    return _later(ids[0] if ids else _of_launcher(first), ordinal)
 
 
 def _later(source: str, ordinal: int) -> str:

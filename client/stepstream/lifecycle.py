@@ -22,7 +22,7 @@ class Open(Protocol):
     def _after_fork_in_child(self) -> None: ...
 
     def _at_exit(self, *, failed: bool, waited_s: float) -> None:
-        """The process ends, which has waited for other runs already: all together wait no longer than one would."""
+        """The process ends, and has waited for other runs: for metrics all together wait no longer than one would."""
 
 
 LOAD_TIMEOUT_S: Final = 10.0
@@ -34,6 +34,8 @@ _LOADING: "weakref.WeakSet[threading.Event]" = weakref.WeakSet()
 _hooked = False
 _finalized_in = 0
 """The process whose end multiprocessing tells us of."""
+_inherited = 0
+"""The exception that was being handled when this process was forked; its address, for it holds on to a stack."""
 
 
 def register(run: Open) -> None:
@@ -45,6 +47,8 @@ def register(run: Open) -> None:
         atexit.register(_exit)
         _watch_exit()
         if hasattr(os, "register_at_fork"):
+            # Not before: hooks run last registered first, and one that waits for imports while it holds the lock of
+            # `logging`, which they need, would wait in vain.
             os.register_at_fork(before=_forking, after_in_child=_forked)
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
@@ -80,6 +84,8 @@ def is_failure(code: object) -> bool:
 
 
 def _is_failure(passing: BaseException | None) -> bool:
+    if id(passing) == _inherited:
+        return False
     return is_failure(passing.code) if isinstance(passing, SystemExit) else passing is not None
 
 
@@ -88,11 +94,20 @@ def _forking() -> None:
         run._before_fork()
 
 
+def _forked_anywhere() -> None:
+    global _inherited
+    passing = sys.exc_info()[1]
+    _inherited = 0 if passing is None else id(passing)
+
+
 def _forked() -> None:
     _LOADING.clear()
     for run in list(_OPEN):
         run._after_fork_in_child()
 
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked_anywhere)
 
 _CODE: Final[Any] = SystemExit.__dict__["code"]
 

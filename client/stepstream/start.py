@@ -61,7 +61,8 @@ def start_run(
         finish_timeout=finish_timeout,
     )
     again = identity.is_started_again(os.environ)
-    launcher = process.launcher(identity.launched(os.environ), may_be_this=again)
+    is_first = again and os.environ["LOCAL_RANK"] == "0"
+    launcher = process.launcher(identity.launched(os.environ), may_be_this=is_first)
     job = identity.detect(os.environ, launcher=launcher, run_id=run_id, ordinal=next(_ordinals))
     parent = active.current() if nested else None
     run = Run(
@@ -71,8 +72,8 @@ def start_run(
         attempt=job.attempt,
         settings=loaded,
     )
-    if job.world_size <= 1:
-        os.environ.update(identity.begun(process.current(), run.run_id))
+    if job.world_size <= 1 and not again:
+        os.environ.update(identity.begun(os.environ, process.current(), run.run_id))
     active.opened(run)
     if identity.given(os.environ, run_id) or job.attempt > Attempt():
         # It may have ended before, in another life or by the attempt that was restarted: it goes on.

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from stepstream_schema import batch, paths
 
@@ -74,7 +75,7 @@ class Transport:
     def __init__(self, tracking_uri: str, token: str | None) -> None:
         self._url = tracking_uri + paths.FRAMES
         self._headers = {"Content-Type": "application/msgpack"}
-        self._authorised = authorised(token)
+        self._authorised = authorised(token, tracking_uri)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "Transport":
@@ -98,10 +99,7 @@ class Transport:
         if self._session is None:
             raise RuntimeError("a Transport is used within `async with`")
         try:
-            # Another host, to which something may send on, is not told the token.
-            async with self._session.post(
-                self._url, data=batch.pack(frames), headers=self._headers, allow_redirects=False
-            ) as response:
+            async with self._session.post(self._url, data=batch.pack(frames), headers=self._headers) as response:
                 body = await response.read()
                 if response.status == 200:
                     return parse_answer(body)
@@ -110,31 +108,32 @@ class Transport:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
 
 
-def authorised(token: str | None) -> tuple[aiohttp.ClientMiddlewareType, ...]:
-    """Says the token in each request, in place of what .netrc may know of the host; without one, that counts.
+def authorised(token: str | None, tracking_uri: str) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+    """Says the token in each request to the server, in place of what .netrc may know of it; without one, that counts.
 
     aiohttp refuses a header of the caller's beside a line of .netrc, such as its `default`: only the finished request
-    can be told.
+    can be told. Another host, to which the server may send on, is not told the token.
     """
-    return (_Authorisation(f"Bearer {token}"),) if token else ()
+    return (_Authorisation(f"Bearer {token}", URL(tracking_uri).origin()),) if token else ()
 
 
 class _Authorisation:
-    """Law: a request leaves with these credentials, or with none."""
+    """Law: a request leaves with these credentials to their origin, and with none to any other."""
 
-    def __init__(self, said: str | None) -> None:
+    def __init__(self, said: str = "", origin: URL | None = None) -> None:
         self._said = said
+        self._origin = origin
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         request.headers.popall("Authorization", None)
-        if self._said is not None:
+        if request.url.origin() == self._origin:
             request.headers["Authorization"] = self._said
         return await handler(request)
 
 
-UNAUTHORISED: Final = (_Authorisation(None),)
+UNAUTHORISED: Final = (_Authorisation(),)
 """For a request that is signed: a store refuses two kinds of credentials in one, and the token is not for it."""
 
 

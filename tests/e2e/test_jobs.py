@@ -80,7 +80,9 @@ def run():
     return stepstream.active_run() or stepstream.start_run("ddp")
 
 if sys.argv[1] == "before":
+    # Each script begins both, and what is logged belongs to the second.
     run()
+    stepstream.start_run("ddp", nested=True)
 data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.zeros(8, 1)), batch_size=1)
 quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, **quiet).fit(Net(), data)

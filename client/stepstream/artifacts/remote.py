@@ -48,7 +48,7 @@ class Remote:
 
     def __init__(self, tracking_uri: str, token: str | None) -> None:
         self._uri = tracking_uri
-        self._authorised = authorised(token)
+        self._authorised = authorised(token, tracking_uri)
         self._session: aiohttp.ClientSession | None = None
         self.checks = Checks()
         """What its store checks."""
@@ -71,12 +71,7 @@ class Remote:
         timeout = aiohttp.ClientTimeout(total=API_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with self._opened.request(
-                method,
-                self._uri + path,
-                json=body,
-                timeout=timeout,
-                middlewares=self._authorised,
-                allow_redirects=False,
+                method, self._uri + path, json=body, timeout=timeout, middlewares=self._authorised
             ) as response:
                 answer = await response.read()
                 if response.status != 200:
@@ -97,7 +92,7 @@ class Remote:
                 self._url(signed["url"]),
                 data=body if body.size else b"",
                 headers=headers,
-                middlewares=UNAUTHORISED,
+                middlewares=_credentials(signed["url"]),
             ) as response:
                 answer = await response.read()
                 _check(response.status, response.headers.get("Retry-After"), answer)
@@ -113,7 +108,7 @@ class Remote:
         headers = signed["headers"] | {"Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
         try:
             async with self._opened.get(
-                self._url(signed["url"]), headers=headers, middlewares=UNAUTHORISED
+                self._url(signed["url"]), headers=headers, middlewares=_credentials(signed["url"])
             ) as response:
                 if response.status not in (200, 206):
                     _check(response.status, response.headers.get("Retry-After"), await response.read())
@@ -132,6 +127,11 @@ class Remote:
     def _url(self, url: str) -> URL:
         """The embedded store names a path of its own server, however this client reaches that."""
         return URL(self._uri + url if url.startswith("/") else url, encoded=True)
+
+
+def _credentials(url: str) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+    """The embedded store lies behind the proxy of its server, which may ask for what .netrc knows."""
+    return () if url.startswith("/") else UNAUTHORISED
 
 
 async def _copy(pieces: Any, skip: int, size: int, write: Any) -> None:

@@ -273,13 +273,18 @@ def test_scripts_that_lightning_starts_again_are_ranks_of_the_run_of_the_first()
     assert len({one.run_id for one in ranks}) == 1
     assert found(lightning(1, 3), OTHER_NODES_LAUNCHER).run_id != ranks[0].run_id
     # The first script may have begun its run before there were any ranks.
-    told = begun(LAUNCHER, RUN_ID)
-    assert [found(lightning(rank, 3) | told).run_id for rank in (0, 1)] == [RUN_ID] * 2
-    later = {found(lightning(rank, 3) | told, ordinal=1).run_id for rank in (0, 1)}
+    second = "ab" * 16
+    told = begun(begun({}, LAUNCHER, RUN_ID), LAUNCHER, second)
+    for rank in (0, 1):
+        # After its first training Lightning takes the size away.
+        for environ in (lightning(rank, 3) | told, {**lightning(rank, 3), "WORLD_SIZE": ""} | told):
+            assert [found(environ, ordinal=ordinal).run_id for ordinal in (0, 1)] == [RUN_ID, second]
+            assert found(environ).rank == rank
+    later = {found(lightning(rank, 3) | told, ordinal=2).run_id for rank in (0, 1)}
     assert len(later) == 1
-    assert later.isdisjoint({RUN_ID, ranks[0].run_id})
+    assert later.isdisjoint({RUN_ID, second, ranks[0].run_id})
     # What another process has left there counts for none of these.
-    assert found(lightning(1, 3) | begun(OTHER_NODES_LAUNCHER, RUN_ID)).run_id == ranks[0].run_id
+    assert found(lightning(1, 3) | begun(told, OTHER_NODES_LAUNCHER, RUN_ID)).run_id == ranks[0].run_id
     assert found(torchrun(0, 4) | told).run_id == found(torchrun(0, 4)).run_id
     with pytest.raises(RunIdentityError):
         found(lightning(1, 3, "node-1"))
