@@ -41,7 +41,8 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(CONTENDERS[arguments.one], arguments.values, arguments.blocks)))
         return
-    plan = [("stepstream", 10), ("stepstream", 100)] + [(name, 10) for name in arguments.peers.split(",") if name]
+    plan = [("stepstream", 10), ("stepstream", 100), ("least", 10)]
+    plan += [(name, 10) for name in arguments.peers.split(",") if name]
     turns: dict[str, list[dict[str, Any]]] = {f"{name}_{values}": [] for name, values in plan}
     with tempfile.TemporaryDirectory() as scratch, BenchmarkServer(Path(scratch) / "server") as server:
         for turn in range(arguments.rounds):
@@ -50,7 +51,7 @@ def main() -> None:
                 own = Path(scratch) / f"{name}-{values}-{turn}"
                 turns[f"{name}_{values}"].append(_in_process(name, values, arguments.blocks, server.url, own))
     measured = {name: _middle(of) for name, of in turns.items()}
-    ours, trackio = measured["stepstream_10"], measured.get("trackio_10")
+    ours, least, trackio = measured["stepstream_10"], measured["least_10"], measured.get("trackio_10")
     results.emit(
         calls_per_second=CALLS_PER_SECOND,
         seconds_each=arguments.rounds * arguments.blocks * BLOCK_S,
@@ -64,6 +65,7 @@ def main() -> None:
             "trackio's median >= 20 x": bool(trackio) and trackio["median_us"] >= 20 * ours["median_us"],
         },
         trackio_median_ratio=trackio and round(trackio["median_us"] / ours["median_us"], 1),
+        least_median_ratio=round(ours["median_us"] / least["median_us"], 1),
     )
 
 
@@ -155,6 +157,16 @@ def _stepstream() -> tuple[Log, Close]:
     return run.log, close
 
 
+def _least() -> tuple[Log, Close]:
+    """The least that a tracker can do in Python: what a call costs on this machine at this hour, whoever is called."""
+    rows: list[tuple[int, int, dict[str, float]]] = []
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        rows.append((step, time.time_ns(), {**metrics}))
+
+    return log, dict
+
+
 def _wandb() -> tuple[Log, Close]:
     import wandb
 
@@ -201,6 +213,7 @@ def _tensorboardx() -> tuple[Log, Close]:
 
 CONTENDERS: dict[str, Callable[[], tuple[Log, Close]]] = {
     "stepstream": _stepstream,
+    "least": _least,
     "wandb": _wandb,
     "trackio": _trackio,
     "tensorboardX": _tensorboardx,

@@ -16,6 +16,10 @@ MAX_REQUEST_BYTES: Final = 2 * 2**20
 """Several full frames; far below the server's limit, so that an ordinary proxy lets it pass."""
 AHEAD_WAIT_S: Final = 0.5
 """Pause before a frame is sent again that came too far ahead of its writer's mark."""
+GATHER_S: Final = 1.0
+"""Between two requests while little is waiting: to client and server a request is as dear as the frames in it."""
+GATHER_BYTES: Final = 2**18
+"""So much is worth a request of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,7 @@ class Delivery:
     """Law: every frame added is in exactly one of waiting, in flight or settled; a settled frame never comes back.
 
     While the server is away one request at a time probes it, so that 512 clients coming back do not double their load.
+    What is logged after a pause is sent at once; a steady trickle travels together.
     """
 
     def __init__(self, backoff: Backoff) -> None:
@@ -53,10 +58,13 @@ class Delivery:
         # What the server asked for: nobody's hurry goes before it.
         self._told_until = 0.0
         self._request_bytes = MAX_REQUEST_BYTES
+        self._fresh_bytes = 0
+        self._gather_until = 0.0
 
     def add(self, frame: Pending) -> None:
         """A newly sealed frame."""
         self._fresh.append(frame)
+        self._fresh_bytes += frame.size
 
     @property
     def is_idle(self) -> bool:
@@ -66,7 +74,7 @@ class Delivery:
     def due(self, now: float) -> Request | None:
         """The next request, if one may be sent now."""
         width = 1 if self._backoff.failures else MAX_IN_FLIGHT
-        if now < self._not_before or len(self._in_flight) >= width:
+        if now < self._not_before or len(self._in_flight) >= width or self._gathers(now):
             return None
         while self._later and self._later[0][0] <= now:
             _, seq, frame = heapq.heappop(self._later)
@@ -82,15 +90,19 @@ class Delivery:
             return None
         request = Request(tuple(frames))
         self._in_flight.add(request)
+        if not self._fresh:
+            # Else the rest of what came at once would wait for more.
+            self._gather_until = now + GATHER_S
         return request
 
     def wait_s(self, now: float) -> float | None:
         """Seconds until `due` may have something new; None when only an event can change that."""
         if now < self._not_before and self._peek():
             return self._not_before - now
-        if self._later:
-            return max(0.0, self._later[0][0] - now, self._not_before - now)
-        return None
+        moments = [max(self._later[0][0], self._not_before)] if self._later else []
+        if self._fresh and self._gathers(now):
+            moments.append(self._gather_until)
+        return max(0.0, min(moments) - now) if moments else None
 
     def apart(self, request: Request, numbers: Container[int]) -> tuple[Request, Request]:
         """The request without the frames of these numbers, and they as another one; both are in flight."""
@@ -147,6 +159,7 @@ class Delivery:
     def hurry(self) -> None:
         """Somebody waits for the end: forget pauses of our own, one more try costs little; the server's are kept."""
         self._not_before = min(self._not_before, self._told_until)
+        self._gather_until = 0.0
         self._later = [(0.0, seq, frame) for _, seq, frame in sorted(self._later, key=lambda entry: entry[1])]
 
     def _landed(self, request: Request) -> tuple[Pending, ...]:
@@ -156,10 +169,19 @@ class Delivery:
         self._in_flight.discard(request)
         return request.frames
 
+    def _gathers(self, now: float) -> bool:
+        """Only new frames wait, and more may join them."""
+        due_again = self._again or (self._later and self._later[0][0] <= now)
+        return now < self._gather_until and self._fresh_bytes < GATHER_BYTES and not due_again
+
     def _peek(self) -> Pending | None:
         if self._again:
             return self._again[0][1]
         return self._fresh[0] if self._fresh else None
 
     def _pop(self) -> Pending:
-        return heapq.heappop(self._again)[1] if self._again else self._fresh.popleft()
+        if self._again:
+            return heapq.heappop(self._again)[1]
+        frame = self._fresh.popleft()
+        self._fresh_bytes -= frame.size
+        return frame

@@ -4,7 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepstream.backoff import Backoff
-from stepstream.delivery import AHEAD_WAIT_S, MAX_IN_FLIGHT, MAX_REQUEST_BYTES, MAX_REQUEST_FRAMES, Delivery, Pending
+from stepstream.delivery import (
+    AHEAD_WAIT_S,
+    GATHER_BYTES,
+    GATHER_S,
+    MAX_IN_FLIGHT,
+    MAX_REQUEST_BYTES,
+    MAX_REQUEST_FRAMES,
+    Delivery,
+    Pending,
+)
 
 
 def pending(seq: int, size: int = 10) -> Pending:
@@ -39,6 +48,50 @@ def test_few_requests_are_in_flight():
     for seq in range(1, 100):
         subject.add(pending(seq, size=MAX_REQUEST_BYTES))
     assert sum(subject.due(0.0) is not None for _ in range(10)) == MAX_IN_FLIGHT
+
+
+def test_a_trickle_travels_together_and_what_comes_after_a_pause_at_once():
+    subject = delivery()
+    subject.add(pending(1))
+    first = subject.due(10.0)
+    for seq, now in ((2, 10.3), (3, 10.6)):
+        subject.add(pending(seq))
+        assert subject.due(now) is None
+        assert subject.wait_s(now) == 10.0 + GATHER_S - now
+    subject.answered(first, ahead=[], now=10.7)
+    assert [frame.seq for frame in subject.due(10.0 + GATHER_S).frames] == [2, 3]
+    subject.add(pending(4))
+    assert [frame.seq for frame in subject.due(10.0 + 2 * GATHER_S).frames] == [4]
+    assert subject.wait_s(10.0 + 2 * GATHER_S) is None
+
+
+def test_much_or_somebody_who_waits_or_what_came_at_once_is_not_kept_for_more():
+    subject = delivery()
+    subject.add(pending(1))
+    subject.due(0.0)
+    subject.add(pending(2, size=GATHER_BYTES))
+    assert [frame.seq for frame in subject.due(0.1).frames] == [2]
+    subject.add(pending(3))
+    assert subject.due(0.2) is None
+    subject.hurry()
+    third = subject.due(0.2)
+    assert [frame.seq for frame in third.frames] == [3]
+    subject.answered(third, ahead=[], now=0.3)
+    subject.hurry()
+    subject.add(pending(4, size=MAX_REQUEST_BYTES))
+    subject.add(pending(5))
+    subject.answered(subject.due(0.3), ahead=[], now=0.3)
+    assert [frame.seq for frame in subject.due(0.3).frames] == [5]
+
+
+def test_what_has_to_be_sent_again_takes_with_it_what_is_new():
+    subject = delivery()
+    subject.add(pending(1))
+    first = subject.due(0.0)
+    subject.add(pending(2))
+    assert subject.due(0.1) is None
+    subject.answered(first, ahead=[0], now=0.1)
+    assert [frame.seq for frame in subject.due(0.1 + AHEAD_WAIT_S).frames] == [1, 2]
 
 
 def test_one_request_probes_a_server_that_is_away():
