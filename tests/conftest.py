@@ -15,11 +15,14 @@ from stepstream_ingest.postgres import binaries
 from stepstream_ingest.postgres.cluster import Cluster
 from tests import stores
 from tests.servers import ServerProcess
+from tests.warm import WarmPython
 
 # Laws are tested, not times: on a busy machine any one example may take long.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 _numbers = itertools.count(1)
+OF_MLFLOW = ("mlflow", "mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "sklearn.model_selection")
+"""What scripts for MLflow's client import, and what reads its databases."""
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +85,23 @@ def google_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     """The same for Google's."""
     with stores.google(tmp_path_factory.mktemp("google") / "data") as environ:
         yield environ
+
+
+@pytest.fixture(scope="session")
+def python_of_mlflow() -> Iterator[Callable[[str], WarmPython]]:
+    """Of an interpreter, one that has imported its MLflow, which takes 4 to 8 s of processor time on 2 cores."""
+    started: dict[str, WarmPython] = {}
+
+    def find(python: str) -> WarmPython:
+        if python not in started:
+            started[python] = WarmPython(
+                python, "mlflow", "mlflow.sklearn", "sklearn.ensemble", "sklearn.model_selection"
+            )
+        return started[python]
+
+    yield find
+    for one in started.values():
+        one.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.servers import ServerProcess
+from tests.warm import WarmPython
 
 RUNS, METRICS, STEPS = 24, 5, 400
 
@@ -85,26 +86,41 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+Python = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+def python(python_of_mlflow: Callable[[str], WarmPython]) -> Python:
+    def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        environ = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"} | more
+        return python_of_mlflow(sys.executable).run(*arguments, environ=environ)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def database(python: Python, tmp_path_factory: pytest.TempPathFactory) -> str:
     if importlib.util.find_spec("mlflow") is None:
         pytest.skip("MLflow is not installed (the extra `import`): moving in from it was left out")
     folder = tmp_path_factory.mktemp("mlflow")
     uri = f"sqlite:///{folder}/mlflow.db"
-    command = [sys.executable, "-c", MAKE, uri, str(folder), *map(str, (RUNS, METRICS, STEPS))]
-    subprocess.run(command, check=True, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, timeout=120)
+    made = python("-c", MAKE, uri, str(folder), *map(str, (RUNS, METRICS, STEPS)))
+    assert made.returncode == 0, made.stderr
     return uri
 
 
-def command(server: ServerProcess, database: str, *options: str) -> list[str]:
-    asked = ["--from", database, "--tracking-uri", server.url, *options]
-    return [sys.executable, "-m", "stepstream.cli", "import", "mlflow", *asked]
+def asked(server: ServerProcess, database: str, *options: str) -> list[str]:
+    return ["import", "mlflow", "--from", database, "--tracking-uri", server.url, *options]
 
 
-def run(server: ServerProcess, database: str, *options: str) -> str:
-    done = subprocess.run(command(server, database, *options), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture
+def run(python: Python) -> Callable[..., str]:
+    def run(server: ServerProcess, database: str, *options: str) -> str:
+        done = python("-m", "stepstream.cli", *asked(server, database, *options))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
 
 
 def call(server: ServerProcess, path: str, **body: Any) -> Any:
@@ -160,7 +176,7 @@ def check(server: ServerProcess) -> None:
 
 
 def test_everything_arrives_and_a_second_time_changes_nothing(
-    server_factory: Callable[..., ServerProcess], database: str
+    run: Callable[..., str], server_factory: Callable[..., ServerProcess], database: str
 ) -> None:
     server = server_factory()
     said = run(server, database)
@@ -176,9 +192,12 @@ def test_everything_arrives_and_a_second_time_changes_nothing(
     check(server)
 
 
-def test_an_import_that_was_killed_goes_on(server_factory: Callable[..., ServerProcess], database: str) -> None:
+def test_an_import_that_was_killed_goes_on(
+    run: Callable[..., str], server_factory: Callable[..., ServerProcess], database: str
+) -> None:
     server = server_factory()
-    process = subprocess.Popen(command(server, database, "--artifacts", "reference"))
+    command = [sys.executable, "-m", "stepstream.cli", *asked(server, database, "--artifacts", "reference")]
+    process = subprocess.Popen(command)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -197,15 +216,16 @@ def test_an_import_that_was_killed_goes_on(server_factory: Callable[..., ServerP
     assert tags["stepstream.imported.artifact_uri"].startswith("file://")
 
 
-def test_one_experiment_can_be_taken_alone(server_factory: Callable[..., ServerProcess], database: str) -> None:
+def test_one_experiment_can_be_taken_alone(
+    run: Callable[..., str], server_factory: Callable[..., ServerProcess], database: str
+) -> None:
     server = server_factory()
     assert run(server, database, "--experiment", "gone").startswith("0 runs of 1 experiments")
 
 
-def test_what_is_no_source_is_said(server_factory: Callable[..., ServerProcess], database: str) -> None:
-    asked = command(server_factory(), "http://127.0.0.1:9")
-    environ = os.environ | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, env=environ)
+def test_what_is_no_source_is_said(python: Python, server_factory: Callable[..., ServerProcess], database: str) -> None:
+    nowhere = asked(server_factory(), "http://127.0.0.1:9")
+    done = python("-m", "stepstream.cli", *nowhere, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "127.0.0.1" in done.stderr
@@ -238,14 +258,14 @@ print(model.model_id)
 
 
 def test_logged_models_keep_their_ids_metrics_files_and_versions(
-    server_factory: Callable[..., ServerProcess], tmp_path: Path
+    python: Python, run: Callable[..., str], server_factory: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
     if importlib.util.find_spec("mlflow") is None or not importlib.metadata.version("mlflow").startswith("3."):
         pytest.skip("MLflow 3 (the extra `frameworks`) is not installed: logged models were left out")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    environ = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    made = subprocess.check_output([sys.executable, "-c", LOGGED, uri, str(tmp_path)], env=environ, text=True)
-    model_id, server = made.split()[-1], server_factory()
+    made = python("-c", LOGGED, uri, str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    model_id, server = made.stdout.split()[-1], server_factory()
     said = run(server, uri)
     assert "2 runs" in said
     assert "2 files" in said
@@ -283,11 +303,10 @@ def call_v1(server: ServerProcess, path: str, **body: Any) -> Any:
 
 
 def test_a_file_that_cannot_be_read_is_said_and_asked_for_again(
-    server_factory: Callable[..., ServerProcess], database: str
+    python: Python, run: Callable[..., str], server_factory: Callable[..., ServerProcess], database: str
 ) -> None:
     server = server_factory()
-    losing = [sys.executable, "-c", LOST, *command(server, database)[3:]]
-    done = subprocess.run(losing, capture_output=True, text=True, timeout=120)
+    done = python("-c", LOST, *asked(server, database))
     assert done.returncode == 1
     assert "artifact model/deep/net.txt of run" in done.stderr
     assert "the bucket is gone" in done.stderr

@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import os
 import shutil
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from tests.servers import ServerProcess
 from tests.stores import BUCKET
+from tests.warm import WarmPython
 
 
 def python_with(version: str) -> str:
@@ -30,16 +30,23 @@ def python_with(version: str) -> str:
     return sys.executable
 
 
-def run_client(python: str, script: str, server: ServerProcess, *arguments: str, infers: bool = False) -> str:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
-    environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-    if not infers:
-        # Each model is loaded in one more process, to see what it imports: half of the time, and no request to us.
-        environ["MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT"] = "0"
-    command = [python, str(Path(__file__).with_name(script)), server.url, *arguments]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=150)
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:] + server.log.read_text()[-2000:]
-    return done.stdout
+Client = Callable[..., str]
+
+
+@pytest.fixture
+def run_client(python_of_mlflow: Callable[[str], WarmPython]) -> Client:
+    def run(python: str, script: str, server: ServerProcess, *arguments: str, infers: bool = False) -> str:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
+        environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+        if not infers:
+            # Each model is loaded in one more process, to see what it imports: half of the time, and no request to us.
+            environ["MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT"] = "0"
+        path = str(Path(__file__).with_name(script))
+        done = python_of_mlflow(python).run(path, server.url, *arguments, environ=environ)
+        assert done.returncode == 0, done.stdout + done.stderr[-4000:] + server.log.read_text()[-2000:]
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +61,14 @@ def shared(initialised_directory: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("version", ["3", "2"])
 def test_the_unmodified_client_registers_stages_aliases_and_loads_models(
-    server_factory: Callable[..., ServerProcess], version: str
+    run_client: Client, server_factory: Callable[..., ServerProcess], version: str
 ) -> None:
     assert "all is well" in run_client(python_with(version), "mlflow_registry.py", server_factory())
 
 
 @pytest.mark.parametrize("version", ["3", "2"])
 def test_the_unmodified_client_tracks_searches_and_logs_by_itself(
-    server_factory: Callable[..., ServerProcess], version: str
+    run_client: Client, server_factory: Callable[..., ServerProcess], version: str
 ) -> None:
     assert "all is well" in run_client(python_with(version), "mlflow_tracking.py", server_factory(), infers=True)
 
@@ -70,6 +77,7 @@ def test_the_unmodified_client_tracks_searches_and_logs_by_itself(
 @pytest.mark.parametrize("version", ["3", "2"])
 def test_the_unmodified_client_logs_lists_and_downloads_files_and_a_model(
     request: pytest.FixtureRequest,
+    run_client: Client,
     server_factory: Callable[..., ServerProcess],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -93,20 +101,22 @@ def test_the_unmodified_client_logs_lists_and_downloads_files_and_a_model(
 
 @pytest.mark.parametrize("version", ["3", "2"])
 def test_every_other_endpoint_answers_the_unmodified_client(
-    server_factory: Callable[..., ServerProcess], version: str
+    run_client: Client, server_factory: Callable[..., ServerProcess], version: str
 ) -> None:
     assert "all is well" in run_client(python_with(version), "mlflow_everything.py", server_factory())
 
 
 @pytest.mark.parametrize("version", ["3", "2"])
-def test_the_command_line_of_mlflow(server_factory: Callable[..., ServerProcess], tmp_path: Path, version: str) -> None:
+def test_the_command_line_of_mlflow(
+    run_client: Client, server_factory: Callable[..., ServerProcess], tmp_path: Path, version: str
+) -> None:
     assert "all is well" in run_client(python_with(version), "mlflow_cli.py", server_factory(), str(tmp_path))
 
 
 @pytest.mark.parametrize("framework", ["sklearn", "xgboost", "lightgbm"])
 @pytest.mark.parametrize("version", ["3", "2"])
 def test_autologging_leaves_metrics_and_a_model_that_predicts_the_same(
-    shared: ServerProcess, version: str, framework: str
+    run_client: Client, shared: ServerProcess, version: str, framework: str
 ) -> None:
     said = run_client(python_with(version), "mlflow_autolog.py", shared, framework)
     skip_what_is_missing(said)
@@ -114,7 +124,9 @@ def test_autologging_leaves_metrics_and_a_model_that_predicts_the_same(
 
 
 @pytest.mark.parametrize("framework", ["lightning", "transformers"])
-def test_trainers_on_torch_log_every_step(shared: ServerProcess, tmp_path: Path, framework: str) -> None:
+def test_trainers_on_torch_log_every_step(
+    run_client: Client, shared: ServerProcess, tmp_path: Path, framework: str
+) -> None:
     said = run_client(python_with("3"), "mlflow_torch.py", shared, str(tmp_path), framework)
     skip_what_is_missing(said)
     assert "all is well" in said

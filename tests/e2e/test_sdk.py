@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.test_mlflow_client import python_with
 from tests.servers import ServerProcess
+from tests.warm import WarmPython
 
 SCRIPT = "mlflow_classical.py"
 MODELS = """
@@ -118,16 +119,18 @@ def test_a_classical_script_finds_what_it_has_logged(
 
 @pytest.mark.parametrize("version", ["3", "2"])
 def test_a_classical_script_finds_the_same_by_our_package_and_by_mlflows(
-    server_factory: Callable[..., ServerProcess], tmp_path: Path, version: str
+    python_of_mlflow: Callable[[str], WarmPython],
+    server_factory: Callable[..., ServerProcess],
+    tmp_path: Path,
+    version: str,
 ) -> None:
-    python_of_mlflow = python_with(version)
+    interpreter = python_with(version)
     found = own(server_factory(), tmp_path)
     server = server_factory()
     # The script takes the package first.
     script = Path(__file__).with_name(SCRIPT)
     environ = environment(None, tmp_path) | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [python_of_mlflow, str(script), "mlflow", server.url]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=150)
+    done = python_of_mlflow(interpreter).run(str(script), "mlflow", server.url, environ=environ)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == found
 
