@@ -21,7 +21,7 @@ from stepstream.importing.wandb_source import WandbSource
 from tests.e2e.test_importing import ask, call_v1
 from tests.servers import ServerProcess
 
-STEPS, MANY, LENGTH = 300, 8, 1500
+STEPS, MANY, LENGTH = 300, 8, 500
 
 WANDB = """
 import math, os, signal, sys

@@ -15,7 +15,7 @@ from typing import Final
 from stepstream.errors import ArtifactError, ConfigurationError, QueryError
 from stepstream.importing import wandb_log
 from stepstream.importing.values import Point, SourceExperiment, SourceLoggedModel, SourceModel, SourceRun
-from stepstream.importing.wandb_log import Log
+from stepstream.importing.wandb_log import Log, Printers
 from stepstream.importing.wandb_run import Head, Histories
 
 LOG: Final = re.compile(r"run-.*\.wandb")
@@ -23,8 +23,8 @@ FOLDER: Final = re.compile(r"(offline-)?run-.*")
 FILES: Final = "files"
 NO_PROJECT: Final = "uncategorized"
 """As W&B calls it."""
-AT_ONCE: Final = 4
-"""Files that are read at a time to learn what runs there are: most of it is waiting for a Python to start."""
+AT_ONCE: Final = 2
+"""Files that are read at a time to learn what runs there are: one is printed while what another said is understood."""
 KEPT_BYTES: Final = 128 * 2**20
 """Of memory for what files said when they were read first, compressed; beyond it they are printed once more."""
 
@@ -55,7 +55,8 @@ class WandbSource:
         wandb_log.check()
         self.problems: list[str] = []
         """What could not be read."""
-        self._logs = [Log(file) for file in sorted(self._find(root))]
+        printers = Printers()
+        self._logs = [Log(file, printers) for file in sorted(self._find(root))]
         if not self._logs:
             raise ConfigurationError(f"{root} holds no run-*.wandb file: name W&B's folder, one of a run, or its file")
         self._experiment = experiment

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stepstream.errors import ConfigurationError
 from stepstream.importing import wandb_log
 from stepstream.importing.values import Point
-from stepstream.importing.wandb_log import Log
+from stepstream.importing.wandb_log import Log, Printers
 from stepstream.importing.wandb_run import Head, Histories, flat, number, parted
 from stepstream_schema import limits
 
@@ -231,7 +231,7 @@ def test_a_command_that_fails_is_said_after_all_that_it_printed(
     (tmp_path / "wandb" / "__init__.py").touch()
     (tmp_path / "wandb" / "__main__.py").write_text(program)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    log = Log(tmp_path / "run-x.wandb")
+    log = Log(tmp_path / "run-x.wandb", Printers())
     assert list(log.records()) == [("exit", {})]
     assert log.problem == (f"{log.file}: {problem}" if problem else "")
 
@@ -247,7 +247,7 @@ def test_what_was_printed_is_kept_for_the_next_reading_within_its_bound(
     starts = tmp_path / "starts"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("STARTS", str(starts))
-    log = Log(tmp_path / "run-x.wandb")
+    log = Log(tmp_path / "run-x.wandb", Printers())
     log.file.touch()
 
     def started() -> int:
