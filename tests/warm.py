@@ -52,6 +52,6 @@ class WarmPython:
             if not selector.select(timeout_s):
                 os.killpg(self._process.pid, signal.SIGKILL)
                 raise TimeoutError(f"nothing ended within {timeout_s:g} s")
-        answer = self._process.stdout.readline().split()
+        answer = self._process.stdout.readline()
         assert answer, "the Python that was kept has ended"
-        return int(answer[1])
+        return int(answer)

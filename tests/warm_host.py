@@ -18,7 +18,7 @@ def next_run():
         if not (child := os.fork()):
             return json.loads(line)
         _, status = os.waitpid(child, 0)
-        print(child, os.waitstatus_to_exitcode(status), flush=True)
+        print(os.waitstatus_to_exitcode(status), flush=True)
     sys.exit()
 
 

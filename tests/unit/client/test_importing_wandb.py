@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -265,3 +266,40 @@ def test_what_was_printed_is_kept_for_the_next_reading_within_its_bound(
     assert started() == 1, "a file that is gone was read from memory"
     monkeypatch.setattr(wandb_log, "MAX_KEPT_BYTES", 5)
     assert (started(), log.kept_bytes) == (1, 0)
+
+
+def test_the_package_is_imported_once_for_all_files_that_are_read_to_their_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    (tmp_path / "wandb" / "cli").mkdir(parents=True)
+    for folder in ("wandb", "wandb/cli"):
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "wandb" / "cli" / "cli.py").write_text(
+        "import os; print(os.getpid(), file=open(os.environ['SAID'], 'a'))"
+    )
+    program = 'import sys, wandb.cli.cli; print(\'{"type": "exit", "exit": {"of": "%s"}}\' % sys.argv[-1])'
+    (tmp_path / "wandb" / "__main__.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("SAID", str(said))
+    printers = Printers()
+    logs = [Log(tmp_path / f"run-{number}.wandb", printers) for number in range(3)]
+    for log in logs:
+        assert list(log.records()) == [("exit", {"of": str(log.file)})]
+    assert len(said.read_text().split()) == 1
+    half_read = logs[0].records()
+    next(half_read)
+    assert list(logs[1].records()) == [("exit", {"of": str(logs[1].file)})], "another one prints meanwhile"
+    half_read.close()
+    assert list(logs[2].records()) == [("exit", {"of": str(logs[2].file)})]
+    started = [int(number) for number in said.read_text().split()]
+    assert len(started) == 2
+    del logs, log, half_read, printers
+    assert not any(psutil.pid_exists(number) for number in started)
+
+
+def test_a_python_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    log = Log(tmp_path / "run-x.wandb", Printers())
+    assert list(log.records()) == []
+    assert log.problem == f"{log.file}: wandb ended with 1"
