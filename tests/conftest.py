@@ -21,8 +21,8 @@ from tests.warm import WarmPython
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 _numbers = itertools.count(1)
-OF_MLFLOW = ("mlflow", "mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "sklearn.model_selection")
-"""What scripts for MLflow's client import, and what reads its databases."""
+OF_MLFLOW = ("mlflow", "mlflow.sklearn", "sklearn.ensemble", "sklearn.model_selection")
+"""What scripts for MLflow's client import."""
 
 
 @pytest.fixture(scope="session")
@@ -94,9 +94,7 @@ def python_of_mlflow() -> Iterator[Callable[[str], WarmPython]]:
 
     def find(python: str) -> WarmPython:
         if python not in started:
-            started[python] = WarmPython(
-                python, "mlflow", "mlflow.sklearn", "sklearn.ensemble", "sklearn.model_selection"
-            )
+            started[python] = WarmPython(python, *OF_MLFLOW)
         return started[python]
 
     yield find
