@@ -73,8 +73,7 @@ class Delivery:
 
     def due(self, now: float) -> Request | None:
         """The next request, if one may be sent now."""
-        width = 1 if self._backoff.failures else MAX_IN_FLIGHT
-        if now < self._not_before or len(self._in_flight) >= width or self._gathers(now):
+        if now < self._not_before or self._is_full or self._gathers(now):
             return None
         while self._later and self._later[0][0] <= now:
             _, seq, frame = heapq.heappop(self._later)
@@ -97,6 +96,8 @@ class Delivery:
 
     def wait_s(self, now: float) -> float | None:
         """Seconds until `due` may have something new; None when only an event can change that."""
+        if self._is_full:
+            return None
         if now < self._not_before and self._peek():
             return self._not_before - now
         moments = [max(self._later[0][0], self._not_before)] if self._later else []
@@ -168,6 +169,11 @@ class Delivery:
             return ()
         self._in_flight.discard(request)
         return request.frames
+
+    @property
+    def _is_full(self) -> bool:
+        """Only an answer lets another request go."""
+        return len(self._in_flight) >= (1 if self._backoff.failures else MAX_IN_FLIGHT)
 
     def _gathers(self, now: float) -> bool:
         """Only new frames wait, and more may join them."""

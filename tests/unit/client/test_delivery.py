@@ -129,6 +129,17 @@ def test_frames_that_cannot_be_sent_now_hold_up_no_others():
     assert [frame.seq for frame in subject.due(5.0).frames] == [1, 3]
 
 
+def test_a_frame_that_is_due_while_a_request_probes_is_waited_for_and_not_asked_for_again_and_again():
+    subject = delivery()
+    for seq in (1, 2):
+        subject.add(pending(seq))
+    probing, late = subject.apart(subject.due(0.0), {2})
+    subject.postponed(late, until=100.0)
+    wait = subject.failed(probing, now=0.0)
+    assert subject.due(wait).frames[0].seq == 1
+    assert (subject.due(101.0), subject.wait_s(101.0)) == (None, None)
+
+
 def test_what_goes_wrong_after_an_answer_sends_nothing_again():
     subject = delivery()
     subject.add(pending(1))
