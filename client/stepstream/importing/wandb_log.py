@@ -153,7 +153,11 @@ class _Printer:
 
     def end(self) -> None:
         """Whatever it prints."""
+        assert self._process.stdin is not None
         self._process.kill()
+        # What a process that ended did not take is written once more by closing.
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         # Its child finds nobody who reads.
         with self._process, self._errors:
             pass

@@ -1,6 +1,7 @@
 """What records mean, and a `wandb` that cannot be used. Records are as `wandb leet inspect --json` prints them."""
 
 import math
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -298,8 +299,18 @@ def test_the_package_is_imported_once_for_all_files_that_are_read_to_their_end(
     assert not any(psutil.pid_exists(number) for number in started)
 
 
-def test_a_python_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends_first", [False, True])
+def test_a_python_that_does_not_start_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ends_first: bool
+) -> None:
+    class Ended(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            self.wait()
+
     monkeypatch.setattr(sys, "executable", "/bin/false")
+    if ends_first:
+        monkeypatch.setattr(subprocess, "Popen", Ended)
     log = Log(tmp_path / "run-x.wandb", Printers())
     assert list(log.records()) == []
     assert log.problem == f"{log.file}: wandb ended with 1"
