@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import json
 import math
 import struct
+import uuid
 
 import asyncpg
 import msgpack
@@ -16,10 +18,10 @@ from stepstream_ingest.compact.compactor import Compactor
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.errors import DatabaseAway
-from stepstream_schema import chunk, paths, records
+from stepstream_schema import chunk, paths, records, sql
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.records import Matrix, Ragged
-from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
+from tests.integration.app import RUN, WRITER, fetch, frame, get, metrics, post, running, start
 
 HISTORY = paths.run_history(RUN)
 
@@ -93,6 +95,25 @@ async def test_a_long_series_becomes_chunks_of_at_most_8192_points(database_url,
         assert (row["min_value"], row["max_value"]) == (min(own), max(own))
         assert row["min_step"] == row["first_step"] + own.index(min(own))
         assert row["value_sum"] == pytest.approx(math.fsum(own))
+
+
+async def test_a_pass_takes_each_frame_once_however_few_there_were_when_the_table_was_analyzed(database_url):
+    waiting = 400
+    async with running(database_url, compaction=False) as client:
+        await post(client, frame(1, start(), metrics({"a": [1.0]})))
+        await fetch(database_url, "ANALYZE frames")
+        for number in range(2, waiting + 1):
+            await post(client, frame(number, metrics({"a": [1.0]}, first_step=number)))
+    connection = await asyncpg.connect(database_url)
+    take = "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.queries("compact")["take_frames"]
+    plan = json.loads(await connection.fetchval(take, uuid.UUID(RUN), [WRITER], None, 0, 10**6, 10**6))[0]["Plan"]
+    await connection.close()
+    nodes = [plan]
+    for node in nodes:
+        nodes += node.get("Plans", [])
+    assert any(node["Actual Rows"] == waiting for node in nodes)
+    rows = {node["Node Type"]: node["Actual Rows"] * node["Actual Loops"] for node in nodes}
+    assert max(rows.values()) == waiting, rows
 
 
 async def test_many_small_passes_are_tidied_into_few_chunks(database_url, compaction):

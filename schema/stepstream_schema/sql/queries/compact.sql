@@ -13,17 +13,17 @@ GROUP BY run_id, rank, attempt, writer >= 9223372032559808512
 SELECT pg_try_advisory_xact_lock(hashtextextended($1::uuid::text || '/' || $2::integer || '/' || $3::bigint, 0)) AS ok
 
 -- name: take_frames
--- The oldest frames of the group, up to so many points; they are gone when this transaction commits.
+-- The oldest frames of the group, up to so many points; they are gone when this transaction commits. By their place in the
+-- table: of a run that had few frames when the table was last analyzed PostgreSQL would join each with each.
 WITH waiting AS (
-    SELECT writer, seq, sum(points) OVER (ORDER BY received_at, writer, seq) - points AS before
+    SELECT ctid, sum(points) OVER (ORDER BY received_at, writer, seq) - points AS before
     FROM frames
     WHERE run_id = $1 AND writer = ANY ($2::bigint[]) AND rank IS NOT DISTINCT FROM $3::integer AND attempt = $4
     ORDER BY received_at, writer, seq
     LIMIT $6
 )
-DELETE FROM frames AS f USING waiting AS w
-WHERE f.run_id = $1 AND f.writer = w.writer AND f.seq = w.seq AND w.before < $5
-RETURNING f.writer, f.seq, f.received_at, f.body
+DELETE FROM frames WHERE ctid = ANY (ARRAY(SELECT ctid FROM waiting WHERE before < $5))
+RETURNING writer, seq, received_at, body
 
 -- name: keep_frames
 -- Frames that hold records which this version does not know.
