@@ -253,6 +253,8 @@ class Sender:
                 f"param {conflict.get('key')!r} is {conflict.get('stored')!r} already and stays so; "
                 f"{conflict.get('refused')!r} was not stored",
             )
+        for sentence in answer.hidden:
+            self._notices.once(sentence, sentence)
 
     async def _fill_gap(self, transport: Transport, answer: Answer) -> None:
         """Consume the numbers that this writer no longer has, so that its mark can move on."""
@@ -274,6 +276,8 @@ class Sender:
             self._notices.once("adopt", f"what earlier runs left in {self._settings.spool_dir} was not sent: {error}")
             return
         self.points_adopted = report.frames
+        for sentence in report.hidden:
+            self._notices.once(sentence, sentence)
         if report.frames:
             self._notices.once("adopted", f"delivered {report.frames} frames that earlier processes left in the spool")
         if report.problems or report.refused:

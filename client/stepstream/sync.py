@@ -37,6 +37,8 @@ class SyncReport:
     """What could not be read, and why."""
     left: tuple[str, ...] = field(default=())
     """Segments that hold frames and stay, each with the reason."""
+    hidden: tuple[str, ...] = field(default=())
+    """Which runs are stored and not shown, and what to do."""
     busy: int = 0
     """Segments that another process was delivering."""
 
@@ -48,6 +50,7 @@ class SyncReport:
             damaged=self.damaged + other.damaged,
             problems=self.problems + other.problems,
             left=self.left + other.left,
+            hidden=self.hidden + other.hidden,
             busy=self.busy + other.busy,
         )
 
@@ -194,7 +197,7 @@ async def _post_all(
         answer = await _post(frames, transport, patience_s)
         ahead = {index for index, _ in answer.ahead}
         refused = len(answer.refused)
-        report += SyncReport(frames=len(frames) - len(ahead) - refused, refused=refused)
+        report += SyncReport(frames=len(frames) - len(ahead) - refused, refused=refused, hidden=answer.hidden)
         frames = [frames[index] for index in sorted(ahead)]
         if not frames:
             return report
@@ -246,4 +249,5 @@ def _joined(first: Answer, second: Answer, offset: int) -> Answer:
         refused=(*first.refused, *((index + offset, code, text) for index, code, text in second.refused)),
         ahead=(*first.ahead, *((index + offset, mark) for index, mark in second.ahead)),
         param_conflicts=(*first.param_conflicts, *second.param_conflicts),
+        hidden=(*first.hidden, *second.hidden),
     )

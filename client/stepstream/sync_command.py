@@ -37,6 +37,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(file=sys.stderr)
     for problem in dict.fromkeys((*report.problems, *report.left, *problems)):
         print(f"left: {problem}", file=sys.stderr)
+    for sentence in dict.fromkeys(report.hidden):
+        print(sentence, file=sys.stderr)
     print(f"{report.frames} frames of {report.segments} segments are on the server, {report.refused} were refused")
     if report.left or report.damaged:
         print(f"{len(set(report.left))} segments with frames are left, {report.damaged} are damaged and kept")

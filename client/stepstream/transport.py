@@ -52,6 +52,8 @@ class Answer:
     ahead: tuple[tuple[int, int], ...]
     """(index, the writer's mark): to be sent again after lower numbers."""
     param_conflicts: tuple[dict[str, Any], ...]
+    hidden: tuple[str, ...] = ()
+    """Which runs are stored and not shown, and what to do."""
 
 
 def parse_answer(body: bytes) -> Answer:
@@ -64,6 +66,12 @@ def parse_answer(body: bytes) -> Answer:
             refused=tuple((item["index"], item["code"], item["message"]) for item in raw["refused"]),
             ahead=tuple((item["index"], item["mark"]) for item in raw["ahead"]),
             param_conflicts=tuple(raw["param_conflicts"]),
+            # An older server does not say.
+            hidden=tuple(
+                f"the experiment {item['experiment']!r} is deleted: run {item['run_id']} is stored, and shown once the "
+                f"experiment is back, by stepstream.restore_experiment('{item['experiment_id']}')"
+                for item in raw.get("deleted_experiments", ())
+            ),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise Rejected(200, f"this is no StepStream server: its answer cannot be read ({error})") from error

@@ -97,6 +97,40 @@ async def test_the_next_run_of_the_same_process_delivers_what_a_finished_one_lef
     assert await stored.count(server.database_url, run.run_id) == 1
 
 
+@pytest.mark.parametrize("sent_by", ["the run", "the next run", "sync"])
+async def test_a_run_in_a_deleted_experiment_says_how_it_will_be_seen(
+    server_factory, nowhere, tmp_path, caplog, sent_by
+):
+    server = server_factory()
+    client = stepstream.MlflowClient(server.url)
+    experiment_id = await asyncio.to_thread(client.create_experiment, "old")
+    await asyncio.to_thread(client.delete_experiment, experiment_id)
+    if sent_by == "the next run":
+        await asyncio.to_thread(server.stop)
+    place = {"tracking_uri": nowhere if sent_by == "sync" else server.url, "spool_dir": tmp_path / "spool"}
+    run = stepstream.start_run(experiment="old", **place)
+    run.log({"loss": 1.0}, step=0)
+    report = await asyncio.to_thread(run.finish, "FINISHED", 20.0 if sent_by == "the run" else 0.5)
+    assert report.delivered == (sent_by == "the run")
+    said = ""
+    if sent_by == "sync":
+        done = await asyncio.to_thread(sync, tmp_path / "spool", server)
+        assert done.returncode == 0
+        said = done.stderr
+    elif sent_by == "the next run":
+        await asyncio.to_thread(server.restart)
+        second = stepstream.start_run(experiment="new", **place)
+        deadline = time.monotonic() + 20
+        while any(run.run_id in file.name for file in (tmp_path / "spool").iterdir()):
+            assert time.monotonic() < deadline, list((tmp_path / "spool").iterdir())
+            await asyncio.sleep(0.1)
+        assert (await asyncio.to_thread(second.finish)).delivered
+    assert f"run {run.run_id} is stored, and shown once" in said + caplog.text
+    await asyncio.to_thread(client.restore_experiment, experiment_id)
+    (found,) = await asyncio.to_thread(client.search_runs, [experiment_id])
+    assert (found.info.run_id, found.data.metrics) == (run.run_id, {"loss": 1.0})
+
+
 async def test_a_full_buffer_drops_counts_and_says_so_once(nowhere, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("stepstream.run.Run._launch", lambda run: None)
     run = stepstream.start_run(tracking_uri=nowhere, spool_dir=tmp_path, buffer_bytes=2**16)

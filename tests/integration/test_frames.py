@@ -100,6 +100,24 @@ async def test_a_param_keeps_its_first_value_and_the_conflict_comes_back(databas
     assert run["param_conflicts"] == 1
 
 
+async def test_a_run_that_is_born_in_a_deleted_experiment_is_stored_and_said_once(database_url):
+    async with running(database_url) as client:
+        made = await (await client.post(paths.EXPERIMENTS, json={"name": "old"})).json()
+        place = paths.experiment(made["experiment_id"])
+        assert (await client.delete(place)).status == 200
+        answer = await post(
+            client, frame(1, start(experiment="old")), frame(1, start(experiment="e"), run_id="2" * 32, writer=5)
+        )
+        expected = {"run_id": RUN, "experiment_id": made["experiment_id"], "experiment": "old"}
+        assert (answer["stored"], answer["deleted_experiments"]) == (2, [expected])
+        for later in (frame(2, metrics({"loss": [1.0]})), frame(1, start(experiment="old"), writer=6, rank=1)):
+            assert (await post(client, later))["deleted_experiments"] == []
+        search = {"experiment_ids": [made["experiment_id"]], "view": "active"}
+        await client.post(place + "/restore")
+        found = await (await client.post(paths.RUNS + "/search", json=search)).json()
+        assert [run["run_id"] for run in found["runs"]] == [RUN]
+
+
 async def test_the_last_tag_by_event_time_stays_whatever_the_order_of_arrival(database_url):
     async with running(database_url) as client:
         await post(client, frame(1, start(), Tags(items=(("note", "new", 20), ("gone", "x", 10)))))

@@ -25,4 +25,4 @@ class Appender:
             await connection.copy_to_table(
                 "frames", source=stream_copy(rows), columns=COLUMNS, format="binary", where=OPEN
             )
-        return Outcome(verdicts=["new"] * len(candidates), marks={}, conflicts=())
+        return Outcome(verdicts=["new"] * len(candidates), marks={})

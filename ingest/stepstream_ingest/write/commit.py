@@ -34,12 +34,22 @@ class ParamConflict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HiddenRun:
+    """A run that was born in a deleted experiment: nobody sees it until that is restored."""
+
+    run_id: str
+    experiment_id: int
+    experiment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of a group's candidates, in their order."""
 
     verdicts: Sequence[Fate]
     marks: dict[WriterKey, int]
-    conflicts: Sequence[ParamConflict]
+    conflicts: Sequence[ParamConflict] = ()
+    hidden: Sequence[HiddenRun] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +77,10 @@ class Committer:
         async with self._database.connection() as connection:
             await self._insert_writers(connection, candidates)
             async with connection.transaction():
-                group, conflicts = await self._write(connection, candidates)
+                group, conflicts, hidden = await self._write(connection, candidates)
         self._remember(group)
         marks = {key: cursor.mark for key, cursor in group.cursors.items()}
-        return Outcome(verdicts=group.verdicts, marks=marks, conflicts=conflicts)
+        return Outcome(verdicts=group.verdicts, marks=marks, conflicts=conflicts, hidden=hidden)
 
     async def _insert_writers(self, connection: Connection, candidates: Sequence[Candidate]) -> None:
         # Before the transaction: within it, waiting for another group's insert while holding locks could deadlock.
@@ -90,7 +100,7 @@ class Committer:
 
     async def _write(
         self, connection: Connection, candidates: Sequence[Candidate]
-    ) -> tuple[Group, Sequence[ParamConflict]]:
+    ) -> tuple[Group, Sequence[ParamConflict], Sequence[HiddenRun]]:
         locked = await self._lock(connection, candidates)
         cursors = locked.cursors
         group = Group.decide(candidates, cursors, locked.closed)
@@ -103,13 +113,13 @@ class Committer:
             [cursor.to_bytes() for cursor in cursors.values()],
         )
         if not group.new:
-            return group, ()
-        await self._runs(connection, group, locked.lost)
+            return group, (), ()
+        hidden = await self._runs(connection, group, locked.lost)
         conflicts = await self._params(connection, group)
         await self._tags(connection, group)
         await self._datasets(connection, group)
         await self._statuses(connection, group)
-        return group, conflicts
+        return group, conflicts, hidden
 
     async def _lock(self, connection: Connection, candidates: Sequence[Candidate]) -> _Locked:
         keys = sorted({writer_key(one) for one in candidates})
@@ -136,7 +146,8 @@ class Committer:
         if rows:
             await connection.copy_to_table("frames", source=stream_copy(rows), columns=COLUMNS, format="binary")
 
-    async def _runs(self, connection: Connection, group: Group, lost: frozenset[UUID]) -> None:
+    async def _runs(self, connection: Connection, group: Group, lost: frozenset[UUID]) -> Sequence[HiddenRun]:
+        hidden: list[HiddenRun] = []
         starts = group.announcements()
         if starts:
             promises = group.promises()
@@ -149,7 +160,7 @@ class Committer:
             await connection.execute(
                 self._sql["insert_experiments"], sorted({one.experiment for one in starts.values()})
             )
-            await connection.execute(
+            born = await connection.fetch(
                 self._sql["announce_runs"],
                 list(starts),
                 [one.experiment for one in starts.values()],
@@ -157,6 +168,13 @@ class Committer:
                 [one.user for one in starts.values()],
                 [one.time_ms for one in starts.values()],
             )
+            hidden = [
+                HiddenRun(
+                    run_id=row["run_id"].hex, experiment_id=row["experiment_id"], experiment=row["deleted_experiment"]
+                )
+                for row in born
+                if row["deleted_experiment"] is not None
+            ]
             await connection.execute(self._sql["tag_names"], list(starts), NAME_TAG)
         runs = group.runs()
         unknown = [run for run in runs if run not in self._known_runs and run not in starts]
@@ -164,6 +182,7 @@ class Committer:
             await connection.execute(self._sql["place_runs"], unknown)
         if not lost.isdisjoint(runs):
             await connection.execute(self._sql["revive_runs"], sorted(lost.intersection(runs)))
+        return hidden
 
     async def _params(self, connection: Connection, group: Group) -> Sequence[ParamConflict]:
         params = group.params()

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from stepstream_ingest import telemetry
 from stepstream_ingest.errors import DatabaseAway, IngestError, RunClosed
 from stepstream_ingest.write.candidate import Candidate
-from stepstream_ingest.write.commit import Outcome, ParamConflict
+from stepstream_ingest.write.commit import HiddenRun, Outcome, ParamConflict
 from stepstream_ingest.write.group import Fate, writer_key
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ class Committed:
 
     verdicts: Sequence[Fate]
     marks: Sequence[int]
-    conflicts: Sequence[ParamConflict]
+    conflicts: Sequence[ParamConflict] = ()
+    hidden: Sequence[HiddenRun] = ()
 
 
 class Commits(Protocol):
@@ -164,12 +165,14 @@ def _distribute(group: Sequence[Submission], outcome: Outcome) -> None:
     for submission in group:
         end = start + len(submission.candidates)
         own = {(one.run_id, one.writer, one.seq) for one in submission.candidates}
+        runs = {one.run_id for one in submission.candidates} if outcome.hidden else ()
         if not submission.done.done():
             submission.done.set_result(
                 Committed(
                     verdicts=outcome.verdicts[start:end],
                     marks=[outcome.marks.get(writer_key(one), 0) for one in submission.candidates],
                     conflicts=[one for one in outcome.conflicts if (one.run_id, one.writer, one.seq) in own],
+                    hidden=[one for one in outcome.hidden if one.run_id in runs],
                 )
             )
         start = end

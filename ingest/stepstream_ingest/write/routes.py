@@ -51,6 +51,14 @@ class Conflict(Struct, kw_only=True, frozen=True):
     refused: str
 
 
+class Hidden(Struct, kw_only=True, frozen=True):
+    """A run that was born in a deleted experiment: it is stored, and not shown until the experiment is restored."""
+
+    run_id: str
+    experiment_id: int
+    experiment: str
+
+
 class Fates(Struct, kw_only=True, frozen=True):
     """What became of each frame."""
 
@@ -59,6 +67,7 @@ class Fates(Struct, kw_only=True, frozen=True):
     refused: list[RefusedFrame]
     ahead: list[AheadFrame]
     param_conflicts: list[Conflict]
+    deleted_experiments: list[Hidden]
 
 
 class FrameRoutes:
@@ -134,7 +143,7 @@ class FrameRoutes:
                 places.append(index)
         frames.clear()
         try:
-            committed = await self._queue.submit(candidates) if candidates else Committed((), (), ())
+            committed = await self._queue.submit(candidates) if candidates else Committed((), ())
         except DatabaseAway as error:
             self._turn_away("database away")
             raise ApiError(503, "DATABASE_AWAY", f"{error}; nothing is lost, send again", RETRY_AWAY_S) from error
@@ -180,6 +189,7 @@ def _answer(
             {"run_id": one.run_id, "key": one.key, "stored": one.stored, "refused": one.refused}
             for one in committed.conflicts
         ],
+        "deleted_experiments": [asdict(one) for one in committed.hidden],
     }
     return web.Response(body=orjson.dumps(said), content_type="application/json")
 

@@ -24,9 +24,7 @@ class Committer:
         await asyncio.sleep(0.01)
         if error := self.refuses(numbers):
             raise error
-        return Outcome(
-            verdicts=["new"] * len(numbers), marks={writer_key(one): one.seq for one in candidates}, conflicts=()
-        )
+        return Outcome(verdicts=["new"] * len(numbers), marks={writer_key(one): one.seq for one in candidates})
 
 
 @asynccontextmanager

@@ -41,7 +41,7 @@ SELECT name FROM unnest($1::text[]) AS name ORDER BY name
 ON CONFLICT DO NOTHING
 
 -- name: announce_runs
--- Runs that are born, or whose placeholder gets its name; the first announcement stays.
+-- Runs that are born, or whose placeholder gets its name; the first announcement stays. Says which experiment is deleted.
 INSERT INTO runs (run_id, experiment_id, name, user_id, start_time_ms)
 SELECT said.run_id, e.experiment_id, said.name, said.user_id, said.start_time_ms
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[])
@@ -52,6 +52,9 @@ ON CONFLICT (run_id) DO UPDATE
 SET experiment_id = excluded.experiment_id, name = excluded.name, user_id = excluded.user_id,
     start_time_ms = excluded.start_time_ms, announced = true
 WHERE NOT runs.announced
+RETURNING runs.run_id, runs.experiment_id, (
+    SELECT x.name FROM experiments AS x WHERE x.experiment_id = runs.experiment_id AND x.lifecycle_stage = 'deleted'
+) AS deleted_experiment
 
 -- name: place_runs
 -- Placeholders for runs of which only points have arrived.
