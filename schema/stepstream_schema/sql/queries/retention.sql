@@ -63,8 +63,8 @@ DELETE FROM chunks WHERE (run_id, series_id, first_step, chunk_id) IN (
     SELECT run_id, series_id, first_step, chunk_id FROM chunks WHERE run_id = $1 LIMIT $2)
 
 -- name: remove_frames
--- Some frames of a run.
-DELETE FROM frames WHERE (run_id, writer, seq) IN (SELECT run_id, writer, seq FROM frames WHERE run_id = $1 LIMIT $2)
+-- Some frames of a run; by their place, as in compact.sql.
+DELETE FROM frames WHERE ctid = ANY (ARRAY(SELECT ctid FROM frames WHERE run_id = $1 LIMIT $2))
 
 -- name: remove_latest
 -- The latest values of a run.
