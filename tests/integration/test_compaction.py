@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from stepstream_ingest import telemetry
-from stepstream_ingest.compact import backlog, loop
+from stepstream_ingest.compact import backlog, loop, tidy
 from stepstream_ingest.compact.compactor import Compactor
 from stepstream_ingest.compact.loop import Compaction
+from stepstream_ingest.compact.tidier import Tidier
+from stepstream_ingest.compact.tidy import Bounds
 from stepstream_ingest.database import Database
 from stepstream_ingest.errors import DatabaseAway
 from stepstream_schema import chunk, paths, records, sql
@@ -422,3 +424,50 @@ async def test_space_of_deleted_frames_is_given_back(database_url, compaction, m
             sizes.append(await connection.fetchval("SELECT pg_total_relation_size('frames')"))
             await connection.close()
     assert max(sizes[10:]) <= 3 * sizes[2]
+
+
+async def test_a_table_of_frames_that_has_grown_far_is_cut(database_url, compaction, monkeypatch):
+    monkeypatch.setattr(loop, "VACUUM_BYTES", 1)
+    monkeypatch.setattr(loop, "TRUNCATE_BYTES", 1)
+    async with running(database_url, compaction=False) as client:
+        await post(client, *[frame(seq, metrics({"a": [1.0]}, first_step=seq)) for seq in range(1, 501)])
+        (before,) = await fetch(database_url, "SELECT pg_relation_size('frames') AS bytes")
+        await compact_all(compaction)
+        async with asyncio.timeout(20):
+            while (await fetch(database_url, "SELECT pg_relation_size('frames') AS bytes"))[0]["bytes"]:
+                await asyncio.sleep(0.05)
+    assert before["bytes"] > 0
+
+
+async def test_of_chunks_in_any_places_those_are_looked_at_that_are_to_be_merged(database_url):
+    random = np.random.default_rng(3)
+    series: dict[int, list[Bounds]] = {}
+    for number in range(60):
+        step = 0
+        own = []
+        for _ in range(int(random.integers(1, 40))):
+            step += int(random.choice([-30, 0, 1, 5, 20], p=[0.05, 0.05, 0.4, 0.4, 0.1]))
+            first = (step, int(random.integers(0, 3)))
+            last = (step + int(random.choice([0, 3, 4])), int(random.integers(0, 3)))
+            points = int(random.choice([1, 100, 4095, 4096, 8192], p=[0.05, 0.05, 0.05, 0.4, 0.45]))
+            own.append(Bounds(chunk_id=len(own), first=first, last=max(first, last), points=points))
+            step = own[-1].last[0]
+        series[number] = sorted(own, key=lambda one: (one.first, one.chunk_id))
+    columns = ["run_id", "series_id", "chunk_id", "first_step", "first_time_ms", "last_step", "last_time_ms", "points"]
+    others = dict.fromkeys(("min_step", "min_time_ms", "max_step", "max_time_ms", "nans", "pos_infs"), 0)
+    others |= dict.fromkeys(("first_value", "last_value", "min_value", "max_value", "value_sum"), 0.0)
+    others |= {"neg_infs": 0, "stride": 0, "buckets": b"", "body": b""}
+    run_id = uuid.UUID(RUN)
+    rows = [
+        (run_id, number, one.chunk_id, *one.first, *one.last, one.points, *others.values())
+        for number, own in series.items()
+        for one in own
+    ]
+    connection = await asyncpg.connect(database_url)
+    await connection.copy_records_to_table("chunks", records=rows, columns=[*columns, *others])
+    found = await Tidier(Database(database_url))._bounds(connection, run_id, list(series))
+    await connection.close()
+    assert {number: tidy.plan(own) for number, own in found.items()} == {
+        number: tidy.plan(own) for number, own in series.items()
+    }
+    assert 0 < sum(map(len, found.values())) < len(rows)

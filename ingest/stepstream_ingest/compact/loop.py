@@ -25,6 +25,10 @@ ASIDE_S: Final = 5.0
 VACUUM_BYTES: Final = 32 * 2**20
 """Deleted frames are reclaimed after this much: their space is used again before the table grows far."""
 VACUUM_S: Final = 60.0
+VACUUM_TIMEOUT_S: Final = 3600.0
+"""While an old snapshot is open nothing can be reclaimed, and ever more is read."""
+TRUNCATE_BYTES: Final = 512 * 2**20
+"""A table that has grown so far is cut where its end is empty: each look at what waits reads it whole."""
 
 Name: TypeAlias = tuple[UUID, int | None, int, bool]
 """Run, rank, attempt, and whether it came by requests."""
@@ -40,6 +44,7 @@ class Compaction:
         self._waiting_bytes = 0
         self._deleted_bytes = 0
         self._vacuumed_at = time.monotonic()
+        self._vacuuming: asyncio.Task[None] | None = None
         self._aside: dict[Name, float] = {}
         """Groups that are let alone, and until when."""
         self._last: set[Name] = set()
@@ -51,19 +56,25 @@ class Compaction:
 
     async def run(self) -> None:
         """For ever."""
-        while True:
-            try:
-                worked = await self.round()
-            except DatabaseAway as error:
-                LOGGER.warning("compaction waits: %s", error)
-                await asyncio.sleep(AWAY_PAUSE_S)
-                continue
-            except Exception:
-                # A defect must not stop it for good, nor fill the log: the frames are safe where they are.
-                LOGGER.exception("a pass of compaction failed")
-                telemetry.COMPACTION_FAILURES.inc()
-                await asyncio.sleep(AWAY_PAUSE_S)
-                continue
+        try:
+            while True:
+                await self._go_on()
+        finally:
+            if self._vacuuming is not None:
+                self._vacuuming.cancel()
+
+    async def _go_on(self) -> None:
+        try:
+            worked = await self.round()
+        except DatabaseAway as error:
+            LOGGER.warning("compaction waits: %s", error)
+            await asyncio.sleep(AWAY_PAUSE_S)
+        except Exception:
+            # A defect must not stop it for good, nor fill the log: the frames are safe where they are.
+            LOGGER.exception("a pass of compaction failed")
+            telemetry.COMPACTION_FAILURES.inc()
+            await asyncio.sleep(AWAY_PAUSE_S)
+        else:
             if not worked:
                 await asyncio.sleep(POLL_S)
 
@@ -79,7 +90,7 @@ class Compaction:
             worked = await self._tried(_name(group), self._compact(group)) or worked
             if time.monotonic() - seen_at > STALE_S:
                 break
-        await self._vacuum()
+        self._vacuum_if_worth()
         return worked or await self._tidy()
 
     async def _compact(self, group: backlog.Group) -> bool:
@@ -134,16 +145,28 @@ class Compaction:
         telemetry.TIDIED_CHUNKS.inc(chunks)
         return chunks > 0
 
-    async def _vacuum(self) -> None:
+    def _vacuum_if_worth(self) -> None:
         """Give the space of deleted frames back to the table: at their rate the system's own would come late."""
         late = self._deleted_bytes and time.monotonic() - self._vacuumed_at > VACUUM_S
-        if self._deleted_bytes < VACUUM_BYTES and not late:
-            return
-        async with self._database.connection() as connection:
-            # One at a time is enough: who finds the table being vacuumed goes on.
-            await connection.execute("VACUUM (TRUNCATE false, SKIP_LOCKED) frames")
-        self._deleted_bytes = 0
-        self._vacuumed_at = time.monotonic()
+        if (self._deleted_bytes >= VACUUM_BYTES or late) and (self._vacuuming is None or self._vacuuming.done()):
+            self._deleted_bytes = 0
+            self._vacuumed_at = time.monotonic()
+            # Beside the passes, which need not wait for it.
+            self._vacuuming = asyncio.create_task(self._vacuum())
+
+    async def _vacuum(self) -> None:
+        try:
+            async with self._database.connection() as connection:
+                size = await connection.fetchval("SELECT pg_relation_size('frames')")
+                # One at a time is enough: who finds the table being vacuumed goes on. The lock that cutting needs is
+                # given up where somebody waits for it.
+                how = f"TRUNCATE {size >= TRUNCATE_BYTES}, SKIP_LOCKED"
+                await connection.execute(f"VACUUM ({how}) frames", timeout=VACUUM_TIMEOUT_S)
+        except DatabaseAway as error:
+            LOGGER.warning("the table of frames was not vacuumed: %s", error)
+        except Exception:
+            LOGGER.exception("the table of frames was not vacuumed")
+            telemetry.COMPACTION_FAILURES.inc()
 
 
 def _name(group: backlog.Group) -> Name:

@@ -49,7 +49,7 @@ class Tidier:
 
     async def _bounds(self, connection: Connection, run_id: UUID, series: Sequence[int]) -> dict[int, list[Bounds]]:
         found: dict[int, list[Bounds]] = {one: [] for one in series}
-        for row in await connection.fetch(self._sql["chunk_bounds"], run_id, series):
+        for row in await connection.fetch(self._sql["chunk_bounds"], run_id, series, tidy.SMALL_POINTS):
             found[row["series_id"]].append(
                 Bounds(
                     chunk_id=row["chunk_id"],

@@ -44,7 +44,10 @@ class Merge:
 
 
 def plan(bounds: Sequence[Bounds]) -> list[Merge]:
-    """What to merge, given all chunks of a series in order of their first point; empty when it is tidy."""
+    """What to merge, given the chunks of a series in order of their first point; empty when it is tidy.
+
+    Chunks that are neither small, nor beside a small one, nor reach into another may be left out.
+    """
     merges: list[Merge] = []
     for cluster in _clusters(bounds):
         if len(cluster) > 1:

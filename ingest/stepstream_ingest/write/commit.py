@@ -127,10 +127,11 @@ class Committer:
             self._sql["lock_writers"], [run for run, _ in keys], [writer for _, writer in keys]
         )
         cursors = {(row["run_id"], row["writer"]): Cursor.from_row(row["mark"], row["beyond"]) for row in rows}
-        if len(cursors) < len(keys):
-            # Their run was removed since they were remembered.
-            self._known_writers.clear()
-            self._known_runs.clear()
+        gone = [key for key in keys if key not in cursors]
+        if gone:
+            # Their run is deleted, or was removed since they were remembered.
+            self._known_writers.difference_update(gone)
+            self._known_runs.difference_update(run for run, _ in gone)
             if any(writer_key(one) not in cursors and not one.needs_run for one in candidates):
                 # The transaction fails, and the next try inserts them.
                 raise TimeoutError("writers vanished between two statements")

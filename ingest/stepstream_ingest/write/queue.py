@@ -126,7 +126,11 @@ class CommitQueue:
             _fail(group, error)
             return
         except RunClosed as error:
-            _fail(group, error)
+            # Of one run: what the others have sent is appended as ever.
+            if len(group) > 1:
+                await self._commit_each(group)
+            else:
+                _fail(group, error)
             return
         except asyncio.CancelledError:
             _fail(group, DatabaseAway("the server is stopping"))

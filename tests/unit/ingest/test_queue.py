@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from stepstream_ingest.errors import DatabaseAway
+import pytest
+
+from stepstream_ingest.errors import DatabaseAway, RunClosed
 from stepstream_ingest.write.candidate import Candidate
 from stepstream_ingest.write.commit import Outcome
 from stepstream_ingest.write.group import writer_key
@@ -52,11 +54,16 @@ async def test_requests_that_come_while_a_commit_is_under_way_share_the_next():
     assert len(committer.groups) <= 2
 
 
-async def test_a_request_that_cannot_be_stored_takes_no_other_along():
-    committer = Committer(lambda numbers: ValueError("odd") if 7 in numbers else None)
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [(ValueError("odd"), DatabaseAway), (RunClosed("deleted"), RunClosed)],
+    ids=["defect", "closed"],
+)
+async def test_a_request_that_cannot_be_stored_takes_no_other_along(error, answer):
+    committer = Committer(lambda numbers: error if 7 in numbers else None)
     async with queue(committer) as running:
         answers = await sent(running, range(1, 11))
-        assert isinstance(answers[6], DatabaseAway)
+        assert isinstance(answers[6], answer)
         assert [answer.marks for answer in answers if isinstance(answer, Committed)] == [
             [n] for n in range(1, 11) if n != 7
         ]

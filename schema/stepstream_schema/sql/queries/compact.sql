@@ -144,19 +144,31 @@ WHERE s.run_id = $1 AND s.rank = $2 AND s.attempt = $3 AND s.loose_chunks > 1 AN
 ORDER BY s.series_id LIMIT $5
 
 -- name: overlapping_chunks
--- Chunks of series that hold something between two places, both included, of each series its own.
+-- Chunks of series that hold something between two places, both included, of each series its own. Where what comes lies
+-- beyond all that is there, as in a training, no chunk is looked at.
 SELECT c.series_id, c.body
 FROM unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
     AS w (series_id, first_step, first_time_ms, last_step, last_time_ms)
+JOIN series AS s ON s.run_id = $1 AND s.series_id = w.series_id
+    AND (s.last_step, s.last_time_ms) >= (w.first_step, w.first_time_ms)
 JOIN chunks AS c ON c.run_id = $1 AND c.series_id = w.series_id AND c.body IS NOT NULL
     AND c.first_step <= w.last_step AND (c.first_step, c.first_time_ms) <= (w.last_step, w.last_time_ms)
     AND (c.last_step, c.last_time_ms) >= (w.first_step, w.first_time_ms)
 
 -- name: chunk_bounds
--- Where the chunks of these series lie, in order.
+-- Where the chunks of these series lie, in order; of a long one not those that are neither small, nor beside a small one,
+-- nor reach into another.
 SELECT series_id, chunk_id, first_step, first_time_ms, last_step, last_time_ms, points
-FROM chunks
-WHERE run_id = $1 AND series_id = ANY ($2::integer[]) AND body IS NOT NULL
+FROM (
+    SELECT series_id, chunk_id, first_step, first_time_ms, last_step, last_time_ms, points,
+        least(points, lag(points) OVER own, lead(points) OVER own) < $3::bigint
+        OR first_step <= max(last_step) OVER (own ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+        OR lead(first_step) OVER own <= max(last_step) OVER (own ROWS UNBOUNDED PRECEDING) AS is_near
+    FROM chunks
+    WHERE run_id = $1 AND series_id = ANY ($2::integer[]) AND body IS NOT NULL
+    WINDOW own AS (PARTITION BY series_id ORDER BY first_step, first_time_ms, chunk_id)
+) AS c
+WHERE is_near
 ORDER BY series_id, first_step, first_time_ms, chunk_id
 
 -- name: take_chunks

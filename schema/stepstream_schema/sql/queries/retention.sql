@@ -50,6 +50,10 @@ SELECT count(*) AS runs,
 FROM runs AS r
 WHERE r.lifecycle_stage = 'deleted' AND r.deleted_at <= now() - make_interval(days => $1)
 
+-- name: garbage_runs
+-- How many there are.
+SELECT count(*) FROM runs WHERE lifecycle_stage = 'deleted' AND deleted_at <= now() - make_interval(days => $1)
+
 -- name: next_garbage
 -- One of them; no other collector takes it meanwhile.
 SELECT run_id FROM runs

@@ -46,10 +46,13 @@ WHERE run_id = $1 AND status_time_ms <= $3
 UPDATE runs AS r
 SET status = 'FAILED', lost = true, end_time_ms = (extract(epoch FROM heard.seen_at) * 1000)::bigint
 FROM (
-    SELECT w.run_id, max(w.seen_at) AS seen_at, max(w.heartbeat_s) AS heartbeat_s
-    FROM writers AS w JOIN runs USING (run_id)
-    WHERE runs.status = 'RUNNING'
-    GROUP BY w.run_id
+    -- Run by run: a join may read all writers that there have ever been.
+    SELECT running.run_id, said.seen_at, said.heartbeat_s
+    FROM runs AS running CROSS JOIN LATERAL (
+        SELECT max(w.seen_at) AS seen_at, max(w.heartbeat_s) AS heartbeat_s FROM writers AS w
+        WHERE w.run_id = running.run_id
+    ) AS said
+    WHERE running.status = 'RUNNING'
 ) AS heard
 WHERE r.run_id = heard.run_id AND r.status = 'RUNNING' AND heard.heartbeat_s > 0
     AND heard.seen_at < clock_timestamp() - make_interval(secs => greatest($1::float8, 4 * heard.heartbeat_s))

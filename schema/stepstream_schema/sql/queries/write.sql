@@ -2,12 +2,13 @@
 -- share writers or runs wait for one another and never deadlock.
 
 -- name: insert_writers
--- Rows for writers that are not known yet; those that need a run get one where it is there.
+-- Rows for writers that are not known yet; those that need a run get one where it is there, and not deleted.
 INSERT INTO writers (run_id, writer, rank, attempt)
 SELECT said.run_id, said.writer, said.rank, said.attempt
 FROM unnest($1::uuid[], $2::bigint[], $3::integer[], $4::bigint[], $5::boolean[])
     AS said (run_id, writer, rank, attempt, needs_run)
-WHERE NOT said.needs_run OR EXISTS (SELECT FROM runs AS r WHERE r.run_id = said.run_id)
+WHERE NOT said.needs_run
+    OR EXISTS (SELECT FROM runs AS r WHERE r.run_id = said.run_id AND r.lifecycle_stage = 'active')
 ORDER BY said.run_id, said.writer
 ON CONFLICT DO NOTHING
 
