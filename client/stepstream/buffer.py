@@ -13,8 +13,9 @@ ROW_BYTES: Final = 400
 """What a row costs beside its values: the tuple, the dict, the time. Measured with tracemalloc, rounded up."""
 VALUE_BYTES: Final = 80
 """What a value costs in a row: its slot in the dict and the float."""
-MAX_DEFERRED_VALUES: Final = 16_384
-"""Device scalars that wait for their stream: they hold device memory, so they have a budget of their own."""
+MAX_DEFERRED_VALUES: Final = 131_072
+"""Device scalars that wait for their stream: they hold device memory, mostly 512 bytes each, so they have a budget of
+their own. A row that finds none waiting is always taken."""
 
 NOTE_RESERVE_BYTES: Final = 64 * 2**10
 """Beyond the bound, for params and tags: points that fill the buffer must not keep them out."""
@@ -64,6 +65,7 @@ class Buffer:
         "_deferred",
         "_deferred_values",
         "_fast_allowed",
+        "_last_note_ms",
         "_lock",
         "_max_bytes",
         "_notes",
@@ -87,6 +89,7 @@ class Buffer:
         self._deferred_values = 0
         self._deferred: list[DeferredRow] = []
         self._notes: list[Note] = []
+        self._last_note_ms = 0
         self._fast_allowed = False
         self.rows: deque[Row] = deque()
         """The rows, oldest first."""
@@ -132,13 +135,17 @@ class Buffer:
         size = ROW_BYTES + VALUE_BYTES * len(values)
         waiting = sum(isinstance(value, Deferred) for value in values.values())
         with self._lock:
-            if self._used + size > self._max_bytes or self._deferred_values + waiting > MAX_DEFERRED_VALUES:
+            before, after = self._deferred_values, self._deferred_values + waiting
+            if self._used + size > self._max_bytes or (before and after > MAX_DEFERRED_VALUES):
                 return False
             if step is None:
                 step = next(self._calls)
             self._used += size
             self._deferred_values += waiting
             self._deferred.append((step, time.time_ns() if at_ns is None else at_ns, values))
+        # Once, and not for each row: those whose device is late stay, and the sealer would spin.
+        if before < MAX_DEFERRED_VALUES // 4 <= after:
+            self._wake()
         return True
 
     def push_note(self, note: Note) -> bool:
@@ -149,7 +156,9 @@ class Buffer:
             if self._closed or self._used + size > self._max_bytes + reserve:
                 return False
             self._used += size
-            self._notes.append(note)
+            # The last one stays, by its time: a clock that was set back must not make it the first.
+            self._last_note_ms = max(self._last_note_ms, note.time_ms)
+            self._notes.append(note._replace(time_ms=self._last_note_ms))
         return True
 
     def drain(self) -> Batch:

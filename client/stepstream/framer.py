@@ -38,7 +38,8 @@ CHARS_PER_RECORD: Final = 2**20
 """Params or tags in one frame, so that the frame stays far below its limit in bytes."""
 
 KNOWN_KEY_SETS: Final = 1024
-"""Key sets whose names are known to be valid; beyond this many they are checked again."""
+KNOWN_KEYS: Final = 65_536
+"""Key sets whose names are known to be valid, and the names in all of them; beyond this they are checked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class Framer:
         self._start: Start | None = start
         self._seq = 0
         self._known: set[tuple[str, ...]] = set()
+        self._known_keys = 0
         self.bad_values = 0
         self.last_problem = ""
 
@@ -171,9 +173,11 @@ class Framer:
         return clean
 
     def _remember(self, keys: tuple[str, ...]) -> None:
-        if len(self._known) >= KNOWN_KEY_SETS:
+        if len(self._known) >= KNOWN_KEY_SETS or self._known_keys + len(keys) > KNOWN_KEYS:
             self._known.clear()
+            self._known_keys = 0
         self._known.add(keys)
+        self._known_keys += len(keys)
 
 
 def _by_keys(rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:

@@ -62,6 +62,8 @@ class Outbox:
         self.notify: Callable[[], None] = lambda: None
         """Called after each put, from the thread that put."""
         self.points_dropped = 0
+        self.frames_dropped = 0
+        """For want of room; one that holds params or tags alone has no points."""
         self.points_acknowledged = 0
         self.frames_lost = 0
         self.points_lost = 0
@@ -77,6 +79,7 @@ class Outbox:
             if place is None:
                 if self._memory_bytes + len(sealed.data) > MEMORY_BYTES:
                     self.points_dropped += sealed.points
+                    self.frames_dropped += 1
                     return False
                 self._memory_bytes += len(sealed.data)
             pending = Pending(

@@ -42,7 +42,8 @@ class FinishReport:
     points_left: int
     """In these frames."""
     points_lost: int
-    """That were only in memory when the run ended, or that the spool no longer has."""
+    """For which the buffer or the spool had no room, that were only in memory when the run ended, or that the spool no
+    longer has."""
     artifacts_left: tuple[str, ...]
     """Paths of artifacts that are not stored yet; they are noted in the spool."""
     artifacts_failed: tuple[str, ...]

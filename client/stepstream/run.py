@@ -402,7 +402,8 @@ class Run(RunArtifacts):
     def _close(self, *, artifacts_stored: bool) -> FinishReport:
         end = time.monotonic() + CLOSE_S
         active.closed(self)
-        late = self._save_the_rest(end) if self._ending else 0
+        if self._ending:
+            self._save_the_rest(end)
         left, failed = (
             (self._uploader.left(), self._uploader.failed() + self._uploader.unsaved())
             if self._uploader is not None
@@ -417,13 +418,13 @@ class Run(RunArtifacts):
         self._buffer.close()
         lifecycle.unregister(self)
         with self._gate:
-            self._finished = self._report(late, left, failed, is_whole=artifacts_stored and is_closed)
+            self._finished = self._report(left, failed, is_whole=artifacts_stored and is_closed)
         if not self._finished.delivered:
             self._notices.once("finish", f"run {self.run_id} ended {_what_is_left(self._finished)}")
         return self._finished
 
-    def _save_the_rest(self, end: float) -> int:
-        """What the server has not taken in time goes to the spool, but for values still on a device; how many."""
+    def _save_the_rest(self, end: float) -> None:
+        """What the server has not taken in time goes to the spool, but for values still on a device."""
         late = self._buffer.give_up_late()
         if late:
             self._points_dropped += late
@@ -431,17 +432,16 @@ class Run(RunArtifacts):
         self._ready.wait(_until(end))
         if self._pipeline is not None:
             self._pipeline.sealer.seal_in_thread(_until(end))
-        return late
 
     def _report(
-        self, late: int, artifacts_left: tuple[str, ...], artifacts_failed: tuple[str, ...], *, is_whole: bool
+        self, artifacts_left: tuple[str, ...], artifacts_failed: tuple[str, ...], *, is_whole: bool
     ) -> FinishReport:
         outbox = self._pipeline.outbox if self._pipeline is not None else None
         left = outbox.left if outbox is not None else None
-        lost = late + self.lag.points_buffered
+        lost = self.stats.points_dropped + self.lag.points_buffered
         if outbox is not None and left is not None:
             lost += outbox.points_lost + left.points_lost
-            is_whole = is_whole and not (outbox.frames_lost or left.frames or left.frames_lost)
+            is_whole = is_whole and not (outbox.frames_dropped or outbox.frames_lost or left.frames or left.frames_lost)
         return FinishReport(
             delivered=is_whole and not lost,
             frames_left=left.frames if left is not None else 0,

@@ -10,13 +10,14 @@ from typing import Any, Final
 
 from stepstream import sync
 from stepstream.backoff import Backoff
-from stepstream.delivery import Delivery, Pending, Request
+from stepstream.delivery import MAX_REQUEST_FRAMES, Delivery, Pending, Request
 from stepstream.errors import SpoolDamaged
 from stepstream.notices import Notices
 from stepstream.outbox import Outbox
 from stepstream.settings import Settings
 from stepstream.tombstone import tombstones
 from stepstream.transport import Answer, BlockingLoop, Rejected, Transport, Unavailable
+from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
 
 REJECTED_RETRY_S: Final = 30.0
@@ -40,6 +41,7 @@ class Sender:
         self._run_id = run_id
         self._writer = writer
         self._adopt = adopt
+        self._is_filling = False
         # Its own generator, seeded by the system: the user's random.seed() must not align the clients' retries.
         self._delivery = Delivery(Backoff(random.SystemRandom().uniform))
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -257,14 +259,24 @@ class Sender:
             self._notices.once(sentence, sentence)
 
     async def _fill_gap(self, transport: Transport, answer: Answer) -> None:
-        """Consume the numbers that this writer no longer has, so that its mark can move on."""
-        lowest = self._outbox.lowest_seq()
-        if not answer.ahead or lowest is None:
+        """Consume the numbers that this writer no longer has, so that its mark can move on.
+
+        A window of them: what lies beyond is told by the next answer. Hours with a full spool leave 100,000s.
+        """
+        if not answer.ahead or self._is_filling:
             return
-        mark = max(mark for _, mark in answer.ahead)
-        gap = list(tombstones(self._run_id, self._writer, Attempt(), mark + 1, lowest - 1))
-        for start in range(0, len(gap), 1024):
-            await transport.post(gap[start : start + 1024])
+        lowest = self._outbox.lowest_seq()
+        if lowest is None:
+            return
+        first = max(mark for _, mark in answer.ahead) + 1
+        end = min(lowest, first + limits.CURSOR_WINDOW_FRAMES // 2)
+        self._is_filling = True
+        try:
+            for start in range(first, end, MAX_REQUEST_FRAMES):
+                last = min(start + MAX_REQUEST_FRAMES, end) - 1
+                await transport.post(list(tombstones(self._run_id, self._writer, Attempt(), start, last)))
+        finally:
+            self._is_filling = False
 
     async def _adopt_orphans(self, transport: Transport) -> None:
         """Deliver what processes that died on this host left behind for the same server."""

@@ -78,11 +78,16 @@ async def deliver_orphans(
     `patience_s` seconds in a row if given. Raises Rejected or Unavailable with the segment given back.
     """
     report = SyncReport()
+    left: list[str] = []
     behind: set[tuple[str, int]] = set()
     for path in sorted(adoption.find_segments(directory)):
-        report += await _deliver_if_orphan(path, transport, tracking_uri, everything, patience_s, behind)
+        one = await _deliver_if_orphan(path, transport, tracking_uri, everything, patience_s, behind)
+        # Of a directory that hundreds of ranks share nearly all may be left, and to look at one waits for nothing.
+        left += one.left
+        report += replace(one, left=())
         progress(report)
-    return report
+        await asyncio.sleep(0)
+    return replace(report, left=tuple(left))
 
 
 async def _deliver_if_orphan(

@@ -444,9 +444,15 @@ def test_processes_that_are_started_log_to_where_their_parent_was_told_to(tmp_pa
     assert done.stdout.split() == ["http://127.0.0.1:9", "sweep", "http://127.0.0.1:7"], done.stderr
 
 
-def test_texts_and_streams_are_sent_from_memory_where_the_spool_takes_none(server_factory, tmp_path, caplog):
+@pytest.mark.parametrize("trouble", ["no directory", "a full disk"])
+def test_texts_and_streams_are_sent_from_memory_where_the_spool_takes_none(
+    server_factory, tmp_path, caplog, monkeypatch, trouble
+):
     server = server_factory()
-    (tmp_path / "spool").write_text("where a directory should be")
+    if trouble == "no directory":
+        (tmp_path / "spool").write_text("where a directory should be")
+    else:
+        monkeypatch.setenv("STEPSTREAM_SPOOL_MIN_FREE_BYTES", str(2**62))
     run = stepstream.start_run(tracking_uri=server.url, spool_dir=tmp_path / "spool", buffer_bytes=2**20)
     run.log_text("words \ud800", "a.txt")
     run.log_dict({"a": 1}, "b.json")

@@ -97,6 +97,22 @@ async def test_the_next_run_of_the_same_process_delivers_what_a_finished_one_lef
     assert await stored.count(server.database_url, run.run_id) == 1
 
 
+async def test_a_run_that_has_dropped_points_is_not_delivered_whole(server_factory, tmp_path, caplog, monkeypatch):
+    server = server_factory()
+    launch = stepstream.Run._launch
+    monkeypatch.setattr(stepstream.Run, "_launch", lambda run: None)
+    run = stepstream.start_run(tracking_uri=server.url, spool_dir=tmp_path, buffer_bytes=2**16)
+    for step in range(1000):
+        run.log({"loss": 1.0}, step=step)
+    dropped = run.stats.points_dropped
+    assert 0 < dropped < 1000
+    launch(run)
+    report = await asyncio.to_thread(run.finish)
+    assert await stored.count(server.database_url, run.run_id) == 1000 - dropped
+    assert (report.delivered, report.points_left, report.points_lost) == (False, 0, dropped)
+    assert f"{dropped} points are lost" in caplog.text
+
+
 @pytest.mark.parametrize("sent_by", ["the run", "the next run", "sync"])
 async def test_a_run_in_a_deleted_experiment_says_how_it_will_be_seen(
     server_factory, nowhere, tmp_path, caplog, sent_by

@@ -13,6 +13,7 @@ import pytest
 import stepstream
 from stepstream import process, settings
 from stepstream import sender as module
+from stepstream.delivery import MAX_REQUEST_FRAMES
 from stepstream.framer import Framer
 from stepstream.notices import Notices
 from stepstream.outbox import Outbox
@@ -20,6 +21,7 @@ from stepstream.sender import Sender
 from stepstream.spool.reader import SpoolReader
 from stepstream.spool.writer import SpoolWriter
 from stepstream.transport import Transport
+from stepstream_schema import limits
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.records import Start
 from tests.e2e import stored
@@ -220,6 +222,18 @@ def test_a_gap_that_cannot_be_filled_sends_no_settled_frame_again(writer):
         subject.sender.stop(5.0)
     assert subject.outbox.points_acknowledged == 2 * POINTS
     assert len(times) == 3
+
+
+def test_a_gap_of_100_000_frames_is_filled_a_window_at_a_time(writer):
+    """As after hours with a full spool: the server knows frame 0, and the writer has frames from 100,001 on."""
+    with answering(lambda number: taken(0, [{"index": 0, "mark": 0}]) if not number else taken(1, [])) as (url, times):
+        subject = writer(url, frames=1)
+        subject.outbox.lowest_seq = lambda: 100_001
+        subject.sender.start()
+        assert subject.delivers(1)
+        subject.sender.stop(5.0)
+    # The frame twice, and half a window.
+    assert len(times) == 2 + limits.CURSOR_WINDOW_FRAMES // 2 // MAX_REQUEST_FRAMES
 
 
 def test_retry_after_is_obeyed_though_somebody_waits(writer):

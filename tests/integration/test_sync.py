@@ -1,5 +1,6 @@
 """Spools of the dead, delivered to a real server."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -114,3 +115,22 @@ async def test_a_segment_that_cannot_be_read_stays_and_keeps_nobody_from_the_oth
     assert (report.frames, len(report.left)) == (1, 1)
     assert junk.exists()
     assert [row["seq"] for row in await fetch(database_url, "SELECT seq FROM frames")] == [2]
+
+
+async def test_others_go_on_while_a_spool_with_many_segments_of_living_writers_is_looked_through(tmp_path, sibling):
+    for number in range(200):
+        segment(tmp_path, number, 1, owner=sibling)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    async with Transport("http://127.0.0.1:9", None) as sender:
+        report = await deliver_orphans(tmp_path, sender)
+    task.cancel()
+    assert (len(report.left), report.frames) == (200, 0)
+    assert turns >= 200

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import itertools
 import os
 import random
+import shutil
 import threading
 import time
 from collections import deque
@@ -73,7 +75,8 @@ class Uploader:
         self._rank = rank
         self._notices = notices
         self._backoff = Backoff(random.SystemRandom().uniform)
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may log while this very thread holds it.
+        self._lock = threading.RLock()
         """Held for what threads share (`_left`, `handles`, `_open_files`, `_last_ms`, `_in_memory`, `_stopping`), never
         during I/O."""
         self._small, self._large, self._streams = _Lane(FILES_AT_ONCE), _Lane(LARGE_AT_ONCE), _Lane(STREAMS_AT_ONCE)
@@ -130,6 +133,8 @@ class Uploader:
         local = folder / f"{self._token}-{next(self._numbers)}.data"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(folder).free < self._settings.spool_min_free_bytes:
+                raise OSError(errno.ENOSPC, "less than STEPSTREAM_SPOOL_MIN_FREE_BYTES is free")
             local.write_bytes(body)
         except OSError as error:
             with contextlib.suppress(OSError):

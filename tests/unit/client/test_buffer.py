@@ -149,6 +149,33 @@ def test_device_scalars_have_a_budget_of_their_own():
     assert not held.push_deferred({"one": Deferred(Scalar(0.0))}, 2)
 
 
+def test_a_row_of_more_device_scalars_than_may_wait_is_taken_where_none_waits():
+    held = buffer(max_bytes=2**30)
+    wide = {f"k{n}": Deferred(Scalar(0.0, ready=True)) for n in range(MAX_DEFERRED_VALUES + 1)}
+    assert held.push_deferred(wide, 0)
+    assert not held.push_deferred({"one": Deferred(Scalar(0.0))}, 1)
+    assert len(held.drain().deferred[0][2]) == MAX_DEFERRED_VALUES + 1
+    assert held.push_deferred({"one": Deferred(Scalar(0.0))}, 1)
+
+
+def test_device_scalars_wake_the_sealer_once_when_a_quarter_of_them_waits():
+    woken: list[None] = []
+    held = buffer(max_bytes=2**30, wake_bytes=2**29, wake=lambda: woken.append(None))
+    row = {f"k{n}": Deferred(Scalar(0.0)) for n in range(MAX_DEFERRED_VALUES // 8)}
+    counts = []
+    for step in range(6):
+        assert held.push_deferred(dict(row), step)
+        counts.append(len(woken))
+    assert counts == [0, 1, 1, 1, 1, 1]
+
+
+def test_a_note_is_never_older_than_the_one_before_it_though_the_clock_is_set_back():
+    held = buffer()
+    for kind, time_ms in (("tag", 7_200_000), ("tag", 5), ("status", 6), ("tag", 7_200_001)):
+        assert held.push_note(Note(kind, "k", "FINISHED", time_ms))
+    assert [note.time_ms for note in held.drain().notes] == [7_200_000, 7_200_000, 7_200_000, 7_200_001]
+
+
 def test_a_buffer_full_of_points_takes_notes_and_one_full_of_notes_a_status():
     held = buffer(max_bytes=2**16, wake_bytes=0)
     while held.push({"a": 1.0}, 0):
