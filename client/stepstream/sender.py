@@ -22,6 +22,8 @@ from stepstream_schema.attempt import Attempt
 
 REJECTED_RETRY_S: Final = 30.0
 """A wrong token or address is mended by people; until then the frames stay in the spool."""
+BUSY_S: Final = 10.0
+"""A server that asks for a pause is said to be away after so long: under load it asks now and then, for a second."""
 READ_RETRY_S: Final = 1.0
 """A spool that cannot be read now, for want of descriptors or of its file server, can be soon."""
 GIVE_UP_S: Final = 60.0
@@ -42,6 +44,7 @@ class Sender:
         self._writer = writer
         self._adopt = adopt
         self._is_filling = False
+        self._away_since: float | None = None
         # Its own generator, seeded by the system: the user's random.seed() must not align the clients' retries.
         self._delivery = Delivery(Backoff(random.SystemRandom().uniform))
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,12 +164,15 @@ class Sender:
         try:
             await work
         except Unavailable as error:
-            self._delivery.failed(request, time.monotonic(), error.retry_after_s)
-            self._notices.once(
-                "away",
-                f"{self._settings.tracking_uri} cannot be reached ({error}); training goes on, and everything logged "
-                f"is kept in {self._outbox.directory} until it can",
-            )
+            now = time.monotonic()
+            self._delivery.failed(request, now, error.retry_after_s)
+            self._away_since = now if self._away_since is None else self._away_since
+            if error.retry_after_s is None or now - self._away_since >= BUSY_S:
+                self._notices.once(
+                    "away",
+                    f"{self._settings.tracking_uri} cannot be reached ({error}); training goes on, and everything "
+                    f"logged is kept in {self._outbox.directory} until it can",
+                )
             return False
         except Rejected as error:
             self._rejected(request, error)
@@ -181,6 +187,7 @@ class Sender:
         finally:
             if self._event is not None:
                 self._event.set()
+        self._away_since = None
         self._notices.over("away", f"{self._settings.tracking_uri} answers again; the spool is being delivered")
         return True
 

@@ -236,6 +236,17 @@ def test_a_gap_of_100_000_frames_is_filled_a_window_at_a_time(writer):
     assert len(times) == 2 + limits.CURSOR_WINDOW_FRAMES // 2 // MAX_REQUEST_FRAMES
 
 
+@pytest.mark.parametrize(("headers", "said"), [({"Retry-After": "0"}, 0), ({}, 2)])
+def test_a_server_that_is_busy_for_a_moment_is_not_said_to_be_away(writer, caplog, headers, said):
+    with answering(lambda number: taken(1, []) if number > 2 else (429, headers, {})) as (url, times):
+        subject = writer(url, frames=1)
+        subject.sender.start()
+        assert subject.delivers(1)
+        subject.sender.stop(5.0)
+    assert len(times) == 4
+    assert len(caplog.records) == said, caplog.text
+
+
 def test_retry_after_is_obeyed_though_somebody_waits(writer):
     with answering(lambda number: taken(1, []) if number else (429, {"Retry-After": "1"}, {})) as (url, times):
         subject = writer(url, frames=1)

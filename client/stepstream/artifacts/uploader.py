@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -207,11 +207,15 @@ class Uploader:
         return tuple(error for handle in self._handles() for error in handle.errors)
 
     def hurry(self) -> None:
-        """Somebody waits, or there is something new: try at once rather than after the pause."""
+        """Somebody waits: try at once rather than after the pause."""
+        self._tell(self._go_on_now)
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        """The thread's loop, if it runs."""
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop closed in between: nobody is left to tell
-                loop.call_soon_threadsafe(self._go_on_now)
+                loop.call_soon_threadsafe(what)
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """End the thread; what is left stays noted in the spool."""
@@ -348,7 +352,8 @@ class Uploader:
                 self._start(with_streams=self._streams in lanes)
             for lane, item in zip(lanes, items, strict=True):
                 lane.waiting.append(item)
-        self.hurry()
+        # A store that is away is not asked again for each file that is logged meanwhile.
+        self._tell(self._look)
 
     def _lane(self, item: Item) -> _Lane:
         if not isinstance(item.source, FileSource):
@@ -393,6 +398,9 @@ class Uploader:
 
     def _go_on_now(self) -> None:
         self._not_before = 0.0
+        self._look()
+
+    def _look(self) -> None:
         if self._event is not None:
             self._event.set()
 

@@ -47,11 +47,12 @@ class Series:
         missing = [key for key in keys if key not in known]
         if missing:
             run_id, rank, attempt, context = name
-            await connection.execute(self._sql["lock_series_of_run"], run_id)
+            # Without the run's lock: those of this group are made under the group's, by nobody else.
             found = await connection.fetch(self._sql["find_series"], run_id, rank, attempt, missing, context)
             known.update((row["key"], row["series_id"]) for row in found)
             fresh = [key for key in missing if key not in known]
             if fresh:
+                await connection.execute(self._sql["lock_series_of_run"], run_id)
                 new = self._new.setdefault(name, {})
                 last = max([await connection.fetchval(self._sql["last_series"], run_id), *new])
                 new.update(enumerate(fresh, last + 1))
