@@ -14,10 +14,12 @@ HOUR_S: Final = 3600
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
-    parser = subparsers.add_parser("gc", help="remove deleted runs and unreferenced artifacts for good")
+    parser = subparsers.add_parser(
+        "gc", help="remove deleted runs, deleted logged models and unreferenced artifacts for good"
+    )
     parser.add_argument("--tracking-uri", help="the server (default: STEPSTREAM_TRACKING_URI)")
     parser.add_argument(
-        "--older-than", type=int, default=0, metavar="DAYS", help="runs deleted so long ago (default: 0)"
+        "--older-than", type=int, default=0, metavar="DAYS", help="what was deleted so long ago (default: 0)"
     )
     parser.add_argument(
         "--grace", type=float, default=24.0, metavar="HOURS", help="keep younger bytes of no artifact (default: 24)"
@@ -38,18 +40,22 @@ def _runs(server: Server, older_than: int, *, dry_run: bool) -> None:
     if dry_run:
         found = server.post(paths.GC, asked | {"dry_run": True})
         print(f"{found['runs']} deleted runs with {found['points']:,} compacted points would be removed")
+        print(f"{found.get('models', 0)} deleted logged models would be removed")
         return
-    bar = Bar("runs")
-    runs = rows = 0
+    bar = Bar("runs and models")
+    runs = models = rows = 0
     while True:
         step = server.post(paths.GC, asked)
         runs += step["runs"]
         rows += step["rows"]
-        bar.show(runs, runs + step["runs_left"])
-        if not step["runs_left"]:
+        # An older server leaves the models.
+        models += step.get("models", 0)
+        left = step["runs_left"] + step.get("models_left", 0)
+        bar.show(runs + models, runs + models + left)
+        if not left:
             break
     bar.close()
-    print(f"{runs} deleted runs were removed, {rows:,} rows")
+    print(f"{runs} deleted runs and {models} deleted logged models were removed, {rows:,} rows")
 
 
 def _artifacts(server: Server, grace_s: float, *, dry_run: bool) -> None:

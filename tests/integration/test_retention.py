@@ -11,6 +11,7 @@ from stepstream_ingest.retention import store
 from stepstream_ingest.retention.store import Retention
 from stepstream_schema import batch, paths
 from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
+from tests.integration.test_mlflow_metrics import API, call
 
 HISTORY = paths.run_history(RUN)
 OTHER = "ef" * 16
@@ -101,6 +102,43 @@ async def test_a_deleted_run_can_be_restored_until_it_is_collected(database_url,
         assert await fetch(database_url, f"SELECT 1 FROM {row['table_name']} WHERE run_id = '{RUN}'") == []
 
 
+async def test_a_deleted_logged_model_goes_with_its_files_unless_a_version_is_of_it(
+    database_url, database, monkeypatch
+):
+    monkeypatch.setattr(store, "ROWS_AT_A_TIME", 2)
+    async with running(database_url) as client:
+        models = []
+        for name in ("gone", "registered", "kept"):
+            made = await call(
+                client, "logged-models", experiment_id="0", name=name, params=[{"key": "a", "value": "1"}]
+            )
+            models.append(made["model"]["info"]["model_id"])
+        gone, registered, kept = models
+        await call(client, "registered-models/create", name="net")
+        await call(client, "model-versions/create", name="net", source=f"models:/{registered}", model_id=registered)
+        for model in models:
+            for number in range(5):
+                await fetch(
+                    database_url,
+                    """INSERT INTO artifacts (owner, path, object_id, size, content_type, logged_at_ms)
+                        VALUES ($1::text::uuid, $2::int::text, gen_random_uuid(), 1, 'text/plain', 1)""",
+                    model.removeprefix("m-"),
+                    number,
+                )
+        for model in (gone, registered):
+            assert (await client.delete(f"{API}/logged-models/{model}")).status == 200
+        found = await (await client.post(paths.GC, json={"dry_run": True})).json()
+        assert (found["runs"], found["models"]) == (0, 1)
+        assert (await (await client.post(paths.GC, json={"older_than_days": 1})).json())["models"] == 0
+        done = await (await client.post(paths.GC, json={})).json()
+        assert (done["models"], done["models_left"], done["rows"]) == (1, 0, 5)
+        assert (await client.get(f"{API}/logged-models/{kept}")).status == 200
+    left = await fetch(database_url, "SELECT owner, count(*) FROM artifacts GROUP BY owner")
+    assert {(f"m-{row['owner'].hex}", row["count"]) for row in left} == {(registered, 5), (kept, 5)}
+    left = await fetch(database_url, "SELECT model_id FROM logged_model_params")
+    assert {f"m-{row['model_id'].hex}" for row in left} == {registered, kept}
+
+
 async def test_a_writer_that_outlives_its_collected_run_begins_it_anew(database_url, database):
     async with running(database_url, compaction=False) as client:
         await compacted(database, client)
@@ -138,5 +176,5 @@ async def test_the_command_gc_says_what_it_would_do_and_does_it(server_factory):
     ]
     assert [one.returncode for one in said] == [0, 0, 0], said
     assert "1 deleted runs" in said[0].stdout
-    assert "1 deleted runs were removed" in said[1].stdout
+    assert "1 deleted runs and 0 deleted logged models were removed" in said[1].stdout
     assert "0 deleted runs" in said[2].stdout

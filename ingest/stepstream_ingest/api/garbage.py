@@ -27,12 +27,17 @@ class Collected(Struct, kw_only=True, frozen=True):
     rows: int
     runs: int
     runs_left: int
+    models: int
+    """Logged models."""
+    models_left: int
 
 
 class Garbage(Struct, kw_only=True, frozen=True):
     """What there is to remove."""
 
     runs: int
+    models: int
+    """Logged models that no version of a registered model is of."""
     points: int
 
 
@@ -47,7 +52,7 @@ class GarbageCalls:
         router.add("POST", paths.GC, self.collect)
 
     async def collect(self, body: Collection) -> Collected | Garbage:
-        """Remove deleted runs for about a second, or say what there is to remove (dry_run)."""
+        """Remove deleted runs and logged models for about a second, or say what there is to remove (dry_run)."""
         older_than = body.older_than_days or 0
         if body.dry_run:
             return Garbage(**await self._retention.garbage(older_than))

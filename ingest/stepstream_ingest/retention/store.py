@@ -26,6 +26,9 @@ class Collected:
     runs: int
     """Runs that are wholly gone."""
     runs_left: int
+    models: int
+    """Logged models that are gone; their files in the store are of no artifact now."""
+    models_left: int
 
 
 class Retention:
@@ -55,22 +58,30 @@ class Retention:
         return dict((await self._database.fetch(self._sql["garbage"], older_than_days))[0])
 
     async def collect(self, older_than_days: int, seconds: float) -> Collected:
-        """Remove deleted runs for about so long."""
+        """Remove deleted runs, and then deleted logged models, for about so long."""
         deadline = time.monotonic() + seconds
-        rows = runs = 0
+        rows = runs = models = 0
         while time.monotonic() < deadline:
             async with self._database.connection() as connection, connection.transaction():
                 run_id = await connection.fetchval(self._sql["next_garbage"], older_than_days)
-                if run_id is None:
+                if run_id is not None:
+                    removed = await self._remove_some(connection, run_id)
+                    rows += removed
+                    if not removed:
+                        await connection.execute(self._sql["remove_rest"], run_id)
+                        runs += 1
+                    continue
+                model_id = await connection.fetchval(self._sql["next_garbage_model"], older_than_days)
+                if model_id is None:
                     break
-                removed = await self._remove_some(connection, run_id)
+                removed = _count(await connection.execute(self._sql["remove_artifacts"], model_id, ROWS_AT_A_TIME))
                 rows += removed
                 if not removed:
-                    await connection.execute(self._sql["remove_rest"], run_id)
-                    runs += 1
+                    await connection.execute(self._sql["remove_model"], model_id)
+                    models += 1
         # Not what they hold, which takes longer to add up than what is removed in the meantime.
-        (left,) = await self._database.fetch(self._sql["garbage_runs"], older_than_days)
-        return Collected(rows=rows, runs=runs, runs_left=left["count"])
+        (left,) = await self._database.fetch(self._sql["garbage_left"], older_than_days)
+        return Collected(rows=rows, runs=runs, runs_left=left["runs"], models=models, models_left=left["models"])
 
     async def age(self) -> int:
         """Apply what experiments say about age; how many chunks and runs it met."""

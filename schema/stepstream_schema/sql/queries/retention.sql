@@ -44,15 +44,26 @@ UPDATE runs SET lifecycle_stage = 'active', deleted_at = NULL WHERE run_id = $1
 RETURNING run_id, lifecycle_stage
 
 -- name: garbage
--- Runs that were deleted so many days ago, and what they hold.
+-- Runs and logged models that were deleted so many days ago, and what the runs hold.
 SELECT count(*) AS runs,
+    (SELECT count(*) FROM logged_models AS m
+     WHERE m.lifecycle_stage = 'deleted'
+        AND m.updated_at_ms <= extract(epoch FROM now() - make_interval(days => $1)) * 1000
+        AND NOT EXISTS (SELECT FROM model_versions AS v WHERE v.model_id = m.model_id)) AS models,
     coalesce(sum((SELECT coalesce(sum(s.points), 0) FROM series AS s WHERE s.run_id = r.run_id)), 0)::bigint AS points
 FROM runs AS r
 WHERE r.lifecycle_stage = 'deleted' AND r.deleted_at <= now() - make_interval(days => $1)
 
--- name: garbage_runs
+-- name: garbage_left
 -- How many there are.
-SELECT count(*) FROM runs WHERE lifecycle_stage = 'deleted' AND deleted_at <= now() - make_interval(days => $1)
+SELECT (
+    SELECT count(*) FROM runs WHERE lifecycle_stage = 'deleted' AND deleted_at <= now() - make_interval(days => $1)
+) AS runs, (
+    SELECT count(*) FROM logged_models AS m
+    WHERE m.lifecycle_stage = 'deleted'
+        AND m.updated_at_ms <= extract(epoch FROM now() - make_interval(days => $1)) * 1000
+        AND NOT EXISTS (SELECT FROM model_versions AS v WHERE v.model_id = m.model_id)
+) AS models
 
 -- name: next_garbage
 -- One of them; no other collector takes it meanwhile.
@@ -60,6 +71,19 @@ SELECT run_id FROM runs
 WHERE lifecycle_stage = 'deleted' AND deleted_at <= now() - make_interval(days => $1)
 ORDER BY deleted_at, run_id LIMIT 1
 FOR UPDATE SKIP LOCKED
+
+-- name: next_garbage_model
+-- A logged model that no version of a registered model is of; no other collector takes it meanwhile.
+SELECT model_id FROM logged_models AS m
+WHERE m.lifecycle_stage = 'deleted'
+    AND m.updated_at_ms <= extract(epoch FROM now() - make_interval(days => $1)) * 1000
+    AND NOT EXISTS (SELECT FROM model_versions AS v WHERE v.model_id = m.model_id)
+ORDER BY m.updated_at_ms, m.model_id LIMIT 1
+FOR UPDATE SKIP LOCKED
+
+-- name: remove_model
+-- A logged model whose files are gone, with its params, tags and metrics.
+DELETE FROM logged_models WHERE model_id = $1
 
 -- name: remove_chunks
 -- Some chunks of a run.
