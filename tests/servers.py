@@ -1,5 +1,6 @@
 """Real `stepstream server` processes for tests, and what goes wrong with them."""
 
+import contextlib
 import os
 import re
 import signal
@@ -101,7 +102,9 @@ class ServerProcess:
         family = psutil.Process(self.pid).children(recursive=True)
         # The supervisor last: its death would be a SIGTERM to the others.
         for process in [*family, psutil.Process(self.pid)]:
-            process.kill()
+            # A backend of PostgreSQL ends with the worker that was killed before it.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(family, timeout=20)
         self._signal(signal.SIGKILL)
 
