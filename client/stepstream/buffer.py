@@ -89,7 +89,7 @@ class Buffer:
         self._deferred_values = 0
         self._deferred: list[DeferredRow] = []
         self._notes: list[Note] = []
-        self._last_note_ms = 0
+        self._last_note_ms: dict[str, int] = {}
         self._fast_allowed = False
         self.rows: deque[Row] = deque()
         """The rows, oldest first."""
@@ -157,8 +157,9 @@ class Buffer:
                 return False
             self._used += size
             # The last one stays, by its time: a clock that was set back must not make it the first.
-            self._last_note_ms = max(self._last_note_ms, note.time_ms)
-            self._notes.append(note._replace(time_ms=self._last_note_ms))
+            # Each kind by itself: a tag of the wrong hour is no reason for a run to end in it.
+            self._last_note_ms[note.kind] = max(self._last_note_ms.get(note.kind, 0), note.time_ms)
+            self._notes.append(note._replace(time_ms=self._last_note_ms[note.kind]))
         return True
 
     def drain(self) -> Batch:

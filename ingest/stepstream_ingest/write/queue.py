@@ -126,9 +126,10 @@ class CommitQueue:
             _fail(group, error)
             return
         except RunClosed as error:
-            # Of one run: what the others have sent is appended as ever.
+            # Of one run: what the others have sent is appended as ever, in as few commits as that takes.
             if len(group) > 1:
-                await self._commit_each(group)
+                middle = len(group) // 2
+                await self._commit_parts(group[:middle], group[middle:])
             else:
                 _fail(group, error)
             return
@@ -139,7 +140,7 @@ class CommitQueue:
             # A defect must not end the loop that everybody waits for; the senders keep their frames.
             LOGGER.exception("a group of %d frames could not be committed", len(candidates))
             if len(group) > 1:
-                await self._commit_each(group)
+                await self._commit_parts(*([one] for one in group))
             else:
                 _fail(group, DatabaseAway(f"the commit failed: {error}"))
             return
@@ -147,13 +148,14 @@ class CommitQueue:
         telemetry.GROUP_FRAMES.observe(len(candidates))
         _distribute(group, outcome)
 
-    async def _commit_each(self, group: Sequence[Submission]) -> None:
-        """Alone: who has sent what cannot be stored must not take the others along, now and at each of its returns."""
+    async def _commit_parts(self, *parts: list[Submission]) -> None:
+        """Apart: who has sent what cannot be stored must not take the others along, now and at each of its returns."""
         try:
-            for submission in group:
-                await self._commit([submission])
+            for part in parts:
+                await self._commit(part)
         except asyncio.CancelledError:
-            _fail(group, DatabaseAway("the server is stopping"))
+            for part in parts:
+                _fail(part, DatabaseAway("the server is stopping"))
             raise
 
 

@@ -82,7 +82,8 @@ ORDER BY m.updated_at_ms, m.model_id LIMIT 1
 FOR UPDATE SKIP LOCKED
 
 -- name: remove_model
--- A logged model whose files are gone, with its params, tags and metrics.
+-- A logged model whose files are gone, with its params, tags, metrics, and what was still on its way.
+WITH gone_uploads AS (DELETE FROM uploads WHERE owner = $1)
 DELETE FROM logged_models WHERE model_id = $1
 
 -- name: remove_chunks
