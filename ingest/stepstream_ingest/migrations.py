@@ -1,15 +1,26 @@
 """Brings a database to the current schema, once, whoever starts first."""
 
+import asyncio
+import logging
 from typing import Final
 
 import asyncpg
 
 from stepstream_ingest.database import translated
-from stepstream_ingest.errors import DatabaseTooNew
+from stepstream_ingest.errors import DatabaseTooNew, ServerSetupError
 from stepstream_schema import sql
+
+LOGGER: Final = logging.getLogger(__name__)
 
 LOCK: Final = 0x57EB_57EA
 """Advisory lock: servers that start together migrate one after the other."""
+
+LOCK_WAIT_S: Final = 2.0
+"""So long a migration waits for a table that is in use. Whoever comes after it waits behind it: servers that still run
+would answer nobody for as long as somebody else's longest query takes."""
+LOCK_PAUSE_S: Final = 3.0
+LOCK_TRIES: Final = 60
+"""Five minutes; then the server does not start."""
 
 CREATE_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -23,7 +34,8 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 async def migrate(dsn: str) -> list[str]:
     """Apply what is missing, each migration in one transaction; the names of those applied.
 
-    Raises DatabaseTooNew, having changed nothing, for a database of a newer StepStream, and DatabaseAway.
+    Raises DatabaseTooNew, having changed nothing, for a database of a newer StepStream, ServerSetupError where a table
+    stays in use, and DatabaseAway.
     """
     with translated():
         connection = await asyncpg.connect(dsn, timeout=10)
@@ -45,10 +57,29 @@ async def _apply(connection: asyncpg.Connection) -> list[str]:
         )
     applied = []
     for migration in known[current:]:
-        async with connection.transaction():
-            await connection.execute(migration.sql)
-            await connection.execute(
-                "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)", migration.version, migration.name
-            )
+        await _apply_when_free(connection, migration)
         applied.append(migration.name)
     return applied
+
+
+async def _apply_when_free(connection: asyncpg.Connection, migration: sql.Migration) -> None:
+    for tried in range(1, LOCK_TRIES + 1):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = {int(LOCK_WAIT_S * 1000)}")
+                await connection.execute(migration.sql)
+                await connection.execute(
+                    "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)", migration.version, migration.name
+                )
+        except asyncpg.LockNotAvailableError as error:
+            busy = f"migration {migration.version} ({migration.name}) waits for a table that is in use"
+            if tried == LOCK_TRIES:
+                raise ServerSetupError(
+                    f"{busy}, and has given up: {error}. Nothing of it was changed. The query that keeps it is the "
+                    "oldest in pg_stat_activity; end it, or wait, and start the server again."
+                ) from error
+            if tried == 1:
+                LOGGER.warning("%s; trying again", busy)
+            await asyncio.sleep(LOCK_PAUSE_S)
+        else:
+            return

@@ -4,9 +4,12 @@ import os
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 REGISTRY: Final = CollectorRegistry()
+
+SHARED: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The client library's name for the directory where the workers of a server put their counts."""
 
 POINTS: Final = Counter("stepstream_points_stored", "Metric points committed", registry=REGISTRY)
 FRAMES: Final = Counter("stepstream_frames", "Frames answered, by outcome", ["outcome"], registry=REGISTRY)
@@ -68,9 +71,15 @@ COMPACTION_SECONDS: Final = Histogram(
 )
 
 
+def forget(pid: int) -> None:
+    """A worker has ended: what it had admitted and not committed when it was killed does not wait for ever."""
+    if SHARED in os.environ:
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
 def exposition() -> bytes:
     """Prometheus text, of every worker."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    if SHARED not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

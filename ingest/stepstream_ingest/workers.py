@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from stepstream_ingest import child, worker
+from stepstream_ingest import child, telemetry, worker
 from stepstream_ingest.worker_config import WorkerConfig
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class Workers:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
+            telemetry.forget(pid)
             yield self._numbers.pop(pid), os.waitstatus_to_exitcode(status)
 
     def _drain(self, signals: "Signals") -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.retention import store
 from stepstream_ingest.retention.store import Retention
-from stepstream_schema import batch, paths
+from stepstream_schema import batch, paths, sql
 from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
 from tests.integration.test_mlflow_metrics import API, call
 
@@ -59,6 +60,48 @@ async def test_old_raw_points_go_and_their_summaries_stay(database_url, database
     assert other["count"] == 300
     shown = await fetch(database_url, f"SELECT count(*) AS n FROM metric_points WHERE run_id = '{RUN}'")
     assert shown[0]["n"] == 2
+
+
+async def test_one_process_at_a_time_looks_for_what_is_old(database_url, database):
+    async with running(database_url, compaction=False) as client:
+        await compacted(database, client)
+        await set_retention(client, keep_raw_days=7)
+        await fetch(database_url, "UPDATE chunks SET written_at = now() - interval '8 days'")
+        async with database.connection() as other, other.transaction():
+            assert await other.fetchval(sql.queries("retention")["turn_to_age"])
+            assert await Retention(database).age() == 0
+        assert await Retention(database).age() == 1
+
+
+async def test_what_other_experiments_keep_for_ever_is_not_looked_at(database_url, database):
+    """Found by the index of what a run still has, and not among all chunks there are."""
+    async with running(database_url, compaction=False) as client:
+        await compacted(database, client)
+        await set_retention(client, keep_raw_days=7)
+    await fetch(database_url, "UPDATE chunks SET written_at = now() - interval '8 days'")
+    await fetch(
+        database_url,
+        """
+        INSERT INTO chunks SELECT $1, series_id, number, number, first_time_ms, first_value, last_step, last_time_ms,
+            last_value, min_step, min_time_ms, min_value, max_step, max_time_ms, max_value, value_sum, points, nans,
+            pos_infs, neg_infs, stride, written_at, buckets, body
+        FROM (SELECT * FROM chunks LIMIT 1) AS one, generate_series(1, 20000) AS number
+        """,
+        OTHER,
+    )
+    await fetch(database_url, "ANALYZE chunks")
+    plan = await fetch(
+        database_url, "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.queries("retention")["thin_old_chunks"], 2000
+    )
+    nodes = [json.loads(plan[0][0])[0]["Plan"]]
+    for node in nodes:
+        nodes += node.get("Plans", [])
+    of_chunks = [node for node in nodes if node.get("Relation Name") == "chunks"]
+    assert of_chunks
+    visited = [(one["Actual Rows"] + one.get("Rows Removed by Filter", 0)) * one["Actual Loops"] for one in of_chunks]
+    assert sum(visited) < 10, visited
+    left = await fetch(database_url, "SELECT count(*) AS n FROM chunks WHERE body IS NULL")
+    assert left[0]["n"] == 1
 
 
 async def test_ended_runs_are_deleted_by_age_and_running_ones_stay(database_url, database):

@@ -15,7 +15,8 @@ import asyncpg
 import psutil
 import pytest
 
-from stepstream_ingest.errors import DatabaseTooNew
+from stepstream_ingest import migrations
+from stepstream_ingest.errors import DatabaseTooNew, ServerSetupError
 from stepstream_ingest.migrations import migrate
 from stepstream_schema import batch, paths, sql
 from tests.integration.app import frame, metrics, start
@@ -176,6 +177,33 @@ async def test_a_server_runs_on_a_postgresql_that_it_is_given(server_factory, em
 async def test_migrations_are_applied_once_by_servers_that_start_together(empty_database_url):
     applied = await asyncio.gather(*[migrate(empty_database_url) for _ in range(4)])
     assert sorted(len(names) for names in applied) == [0, 0, 0, len(sql.migrations())]
+
+
+async def test_a_migration_lets_others_pass_while_a_table_is_in_use(empty_database_url, monkeypatch, caplog):
+    monkeypatch.setattr(migrations, "LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr(migrations, "LOCK_PAUSE_S", 0.1)
+    older = tuple(one for one in sql.migrations() if one.version <= 17)
+    with monkeypatch.context() as before:
+        before.setattr(migrations.sql, "migrations", lambda: older)
+        await migrate(empty_database_url)
+    reader = await asyncpg.connect(empty_database_url)
+    other = await asyncpg.connect(empty_database_url)
+    async with reader.transaction():
+        await reader.execute("LOCK TABLE chunks IN ROW EXCLUSIVE MODE")
+        with monkeypatch.context() as patient:
+            patient.setattr(migrations, "LOCK_TRIES", 2)
+            with pytest.raises(ServerSetupError, match=r"raw_chunks_of_run.*in use.*pg_stat_activity"):
+                await migrate(empty_database_url)
+        migrating = asyncio.create_task(migrate(empty_database_url))
+        # As soon as it has been refused once, whoever writes to the table comes through.
+        async with asyncio.timeout(20):
+            while caplog.text.count("trying again") < 2:
+                await asyncio.sleep(0.01)
+            await other.execute("DELETE FROM chunks")
+        assert not migrating.done()
+    assert await migrating == [one.name for one in sql.migrations() if one.version > 17]
+    await reader.close()
+    await other.close()
 
 
 async def test_a_database_of_a_newer_stepstream_is_left_alone(database_url):

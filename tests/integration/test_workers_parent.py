@@ -48,6 +48,23 @@ def test_it_is_replaced_with_its_workers_when_it_is_killed(server_factory: Calla
     assert server.stop() == 0
 
 
+def test_what_a_killed_worker_had_admitted_is_not_shown_as_waiting_for_ever(
+    server_factory: Callable[..., ServerProcess],
+) -> None:
+    server = server_factory("--workers", "2")
+    until(lambda: len(server.workers()) == 2)
+    parent = server.workers_parent()
+    assert parent is not None
+    shared = Path(parent.environ()["PROMETHEUS_MULTIPROC_DIR"])
+    killed, other = server.workers()
+    until(lambda: all((shared / f"gauge_livesum_{pid}.db").exists() for pid in (killed, other)))
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: not (shared / f"gauge_livesum_{killed}.db").exists())
+    assert (shared / f"gauge_livesum_{other}.db").exists()
+    # What it had counted stays: counters must not go back.
+    assert (shared / f"counter_{killed}.db").exists()
+
+
 def test_it_has_one_thread_as_one_who_forks_must(server_factory: Callable[..., ServerProcess]) -> None:
     server = server_factory("--workers", "1")
     parent = server.workers_parent()

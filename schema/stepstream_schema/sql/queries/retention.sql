@@ -5,21 +5,28 @@
 UPDATE experiments SET keep_raw_days = $2, keep_days = $3 WHERE experiment_id = $1
 RETURNING experiment_id, name, keep_raw_days, keep_days
 
+-- name: turn_to_age
+-- Whether nobody else is at it; until the end of the transaction.
+SELECT pg_try_advisory_xact_lock(hashtextextended('age', 0))
+
 -- name: thin_old_chunks
--- Raw points that are older than their experiment keeps them go; the summaries stay.
+-- Raw points that are older than their experiment keeps them go; the summaries stay. Run by run, each by the index of
+-- what still has its points, and by their place: joins would rather read all chunks there are.
 WITH old AS (
-    SELECT c.run_id, c.series_id, c.first_step, c.chunk_id
+    SELECT c.place
     FROM experiments AS e
     JOIN runs AS r ON r.experiment_id = e.experiment_id
-    JOIN chunks AS c ON c.run_id = r.run_id
-    WHERE e.keep_raw_days IS NOT NULL AND c.body IS NOT NULL
-        AND c.written_at < now() - make_interval(days => e.keep_raw_days)
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place
+        FROM chunks
+        WHERE run_id = r.run_id AND body IS NOT NULL AND written_at < now() - make_interval(days => e.keep_raw_days)
+        LIMIT $1
+        FOR UPDATE SKIP LOCKED
+    ) AS c
+    WHERE e.keep_raw_days IS NOT NULL
     LIMIT $1
-    FOR UPDATE OF c SKIP LOCKED
 )
-UPDATE chunks AS c SET body = NULL
-FROM old
-WHERE (c.run_id, c.series_id, c.first_step, c.chunk_id) = (old.run_id, old.series_id, old.first_step, old.chunk_id)
+UPDATE chunks SET body = NULL WHERE ctid = ANY (ARRAY(SELECT place FROM old))
 
 -- name: expire_runs
 -- Ended runs that are older than their experiment keeps them are deleted, as if by hand.
@@ -87,12 +94,11 @@ WITH gone_uploads AS (DELETE FROM uploads WHERE owner = $1)
 DELETE FROM logged_models WHERE model_id = $1
 
 -- name: remove_chunks
--- Some chunks of a run.
-DELETE FROM chunks WHERE (run_id, series_id, first_step, chunk_id) IN (
-    SELECT run_id, series_id, first_step, chunk_id FROM chunks WHERE run_id = $1 LIMIT $2)
+-- Some chunks of a run; by their place, as in compact.sql.
+DELETE FROM chunks WHERE ctid = ANY (ARRAY(SELECT ctid FROM chunks WHERE run_id = $1 LIMIT $2))
 
 -- name: remove_frames
--- Some frames of a run; by their place, as in compact.sql.
+-- Some frames of a run; by their place, too.
 DELETE FROM frames WHERE ctid = ANY (ARRAY(SELECT ctid FROM frames WHERE run_id = $1 LIMIT $2))
 
 -- name: remove_latest
