@@ -56,32 +56,43 @@ async def _deliver(loaded: settings.Settings, arguments: argparse.Namespace) -> 
         total, failed = SyncReport(left=unread), False
     for server in sorted(servers):
         async with Transport(server.rstrip("/"), loaded.token) as transport:
-            try:
-                total += await _deliver_to(server, transport, loaded, arguments)
-            except (Unavailable, Rejected) as error:
-                failed = True
-                print(f"{server}: {error}. What is left stays in {loaded.spool_dir}.", file=sys.stderr)
+            report, error = await _deliver_to(server, transport, loaded, arguments)
+        total += report
+        if error is not None:
+            failed = True
+            print(f"{server}: {error}. What is left stays in {loaded.spool_dir}.", file=sys.stderr)
     return total, failed
 
 
 async def _deliver_to(
     server: str, transport: Transport, loaded: settings.Settings, arguments: argparse.Namespace
-) -> SyncReport:
-    """Until nobody else is at it any more, or for as long as a server would be waited for."""
-    total = SyncReport()
+) -> tuple[SyncReport, Unavailable | Rejected | None]:
+    """Until nobody else is at it any more, or for as long as a server would be waited for; and what ended it early."""
+    total = done = SyncReport()
     deadline = time.monotonic() + arguments.patience
+
+    def progress(report: SyncReport) -> None:
+        nonlocal done
+        done = report
+        _show(report)
+
     while True:
-        report = await deliver_orphans(
-            loaded.spool_dir,
-            transport,
-            tracking_uri=None if arguments.tracking_uri else server,
-            everything=arguments.everything,
-            patience_s=arguments.patience,
-            progress=_show,
-        )
+        try:
+            report = await deliver_orphans(
+                loaded.spool_dir,
+                transport,
+                tracking_uri=None if arguments.tracking_uri else server,
+                everything=arguments.everything,
+                patience_s=arguments.patience,
+                progress=progress,
+            )
+        except (Unavailable, Rejected) as error:
+            # What was delivered before that is on the server all the same.
+            return total.again(done), error
         total = total.again(report)
         if not report.busy or time.monotonic() > deadline:
-            return total
+            return total, None
+        done = SyncReport()
         await asyncio.sleep(BUSY_WAIT_S)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from stepstream import gap, process
+from stepstream import cli, gap, process
 from stepstream.process import ProcessId
 from stepstream.spool import adoption, names
 from stepstream.spool.segment import SegmentHeader, encode_entry, encode_header
 from stepstream.sync import deliver_orphans
-from stepstream.transport import Transport, Unavailable
+from stepstream.transport import Answer, Transport, Unavailable
 from stepstream_schema import limits
 from tests.integration.app import RUN, WRITER, fetch, frame, metrics, post, running, stored_points
 
@@ -134,3 +134,27 @@ async def test_others_go_on_while_a_spool_with_many_segments_of_living_writers_i
     task.cancel()
     assert (len(report.left), report.frames) == (200, 0)
     assert turns >= 200
+
+
+async def test_what_was_delivered_before_the_server_went_away_is_said(database_url, tmp_path, monkeypatch, capsys):
+    for number in (1, 2):
+        segment(tmp_path, number, number)
+    arrived = []
+    send = Transport.post
+
+    async def gone_after_one(self: Transport, frames: list[bytes]) -> Answer:
+        if arrived:
+            raise Unavailable("gone")
+        arrived.append(frames)
+        return replace(await send(self, frames), hidden=("run x is hidden",))
+
+    monkeypatch.setattr(Transport, "post", gone_after_one)
+    async with running(database_url) as client:
+        uri = str(client.make_url("")).rstrip("/")
+        code = await asyncio.to_thread(cli.main, ["sync", str(tmp_path), "--tracking-uri", uri, "--patience", "0"])
+    said = capsys.readouterr()
+    assert code == 1
+    assert "1 frames of 1 segments are on the server" in said.out
+    assert "run x is hidden" in said.err
+    assert f"gone. What is left stays in {tmp_path}" in said.err
+    assert await stored_points(database_url) == 1
