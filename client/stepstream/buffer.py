@@ -3,7 +3,6 @@
 import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
@@ -52,7 +51,7 @@ class Buffer:
 
     Law: what was pushed and returned True is in exactly one Batch, in order. The bound is exact for one thread; threads
     that push at the same instant may each exceed it by one row, since rows are counted without a lock: appending to a
-    deque is atomic, and a lock would cost as much as all the rest of a call. Notes have a small reserve beyond it.
+    list is atomic, and a lock would cost as much as all the rest of a call. Notes have a small reserve beyond it.
 
     `Run.log` may append a plain row to `rows` itself while there are fewer than `fast_rows` and it holds no more than
     `fast_values` values. What can come in that way is set aside from the bound as a whole, so that nobody has to add
@@ -91,7 +90,7 @@ class Buffer:
         self._notes: list[Note] = []
         self._last_note_ms: dict[str, int] = {}
         self._fast_allowed = False
-        self.rows: deque[Row] = deque()
+        self.rows: list[Row] = []
         """The rows, oldest first."""
         self.fast_rows = 0
         """0 sends every call the slow way."""
@@ -165,8 +164,9 @@ class Buffer:
     def drain(self) -> Batch:
         """Everything pushed so far; rows whose device has not caught up stay."""
         with self._lock:
-            # As many as there are now, one by one: a row that is appended meanwhile must not be lost by a swap.
-            rows = [self.rows.popleft() for _ in range(len(self.rows))]
+            # Not by a swap: `Run.log` may have the list in its hand already, and append to it a moment later.
+            rows = self.rows[:]
+            del self.rows[: len(rows)]
             deferred, self._deferred = self._deferred, []
             notes, self._notes = self._notes, []
             self._used = 0
