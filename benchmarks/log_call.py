@@ -1,8 +1,11 @@
 """What one log() costs in the training loop: `python -m benchmarks.log_call`.
 
-Each tracker runs in a process of its own, paced like a training, 1,000 calls a second. Its CPU is that of the process,
-background threads included, minus that of the same paced loop without logging. The two take turns in blocks, and the
-trackers take turns in rounds: what a shared machine does to one it does to the others, too.
+Each tracker runs in a process of its own, and is called 1,000 times a second from two loops. One is a training: between
+calls the demo's network learns, in NumPy; what a call costs there is the median and the p99. The other sleeps between
+calls, and the processor's caches go cold: what a loop sees that waits for something else (`asleep_*`). It leaves the
+processor alone, so that the CPU of the process, background threads included, can be told from that of the same loop
+without logging. The loops take turns in blocks, and the trackers in rounds: what a shared machine does to one it does
+to the others, too.
 """
 
 import argparse
@@ -17,23 +20,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import results
 from benchmarks.servers import BenchmarkServer
+from stepstream.demo.training import Network, spirals
 
 CALLS_PER_SECOND = 1000
 BLOCK_S = 2.0
 """How long one paced loop lasts before it is the other's turn."""
 SETTLE_S = 1.0
 """What background threads still do this long after the last call is charged to the calls."""
+BATCH = 32
+"""Points in a step of the network: it takes about half of the time between two calls."""
 Log = Callable[[dict[str, float], int], None]
+Rest = Callable[[float], None]
+"""What the loop does until this time of `time.perf_counter()`."""
 Close = Callable[[], dict[str, Any]]
 
 
 def main() -> None:
     """Measure all, one after the other."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3, help="how often each tracker has its turn")
-    parser.add_argument("--blocks", type=int, default=2, help=f"logging for {BLOCK_S:g} s in each turn")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each tracker has its turn")
+    parser.add_argument("--blocks", type=int, default=1, help=f"of {BLOCK_S:g} s in each loop in each turn")
     parser.add_argument("--peers", default="trackio,wandb,tensorboardX")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--values", type=int, default=10, help=argparse.SUPPRESS)
@@ -86,6 +96,7 @@ def _in_process(name: str, values: int, blocks: int, url: str, own: Path) -> dic
         "WANDB_SILENT": "true",
         "TRACKIO_DIR": str(own),
         "HF_HUB_OFFLINE": "1",
+        "OPENBLAS_NUM_THREADS": "1",
     }
     done = subprocess.run(
         [*command, "--blocks", str(blocks)], cwd=own, env=environment, capture_output=True, text=True, check=False
@@ -100,32 +111,42 @@ def measure(start: Callable[[], tuple[Log, Close]], values: int, blocks: int) ->
     """Pace, log, and account for it."""
     row = {f"metric_{number}": number + 0.5 for number in range(values)}
     calls = int(BLOCK_S * CALLS_PER_SECOND)
+    train = _training()
     log, close = start()
-    _paced(log, row, CALLS_PER_SECOND)
+    _paced(log, row, CALLS_PER_SECOND, _asleep)
     time.sleep(SETTLE_S)
-    cpu = idle_cpu = 0.0
-    costs: list[float] = []
+    cpu = idle_cpu = trained_s = 0.0
+    asleep: list[float] = []
+    training: list[float] = []
     for block in range(blocks):
+        first = CALLS_PER_SECOND + 2 * block * calls
         began = time.process_time()
-        costs += _paced(log, row, calls, first=CALLS_PER_SECOND + block * calls)
+        asleep += _paced(log, row, calls, _asleep, first)
         time.sleep(SETTLE_S)
         middle = time.process_time()
-        _paced(lambda metrics, step: None, row, calls)
+        _paced(lambda metrics, step: None, row, calls, _asleep)
         cpu += middle - began
         idle_cpu += time.process_time() - middle
+        began_training = time.perf_counter()
+        training += _paced(log, row, calls, train, first + calls)
+        trained_s += time.perf_counter() - began_training
+        time.sleep(SETTLE_S)
     closed = close()
     made = calls * blocks
     return {
-        "median_us": round(results.percentile(costs, 0.5), 2),
-        "p99_us": round(results.percentile(costs, 0.99), 2),
-        "max_us": round(max(costs), 1),
+        "median_us": round(results.percentile(training, 0.5), 2),
+        "p99_us": round(results.percentile(training, 0.99), 2),
+        "max_us": round(max(training), 1),
+        "asleep_median_us": round(results.percentile(asleep, 0.5), 2),
+        "asleep_p99_us": round(results.percentile(asleep, 0.99), 2),
         "cpu_us": round((cpu - idle_cpu) / made * 1e6, 2),
         "idle_loop_cpu_us": round(idle_cpu / made * 1e6, 2),
-        "calls": made,
+        "calls": 2 * made,
+        "training_calls_per_second": round(made / trained_s),
     } | closed
 
 
-def _paced(log: Log, row: dict[str, float], calls: int, first: int = 0) -> list[float]:
+def _paced(log: Log, row: dict[str, float], calls: int, rest: Rest, first: int = 0) -> list[float]:
     """Microseconds of each call."""
     costs = []
     clock = time.perf_counter_ns
@@ -135,8 +156,25 @@ def _paced(log: Log, row: dict[str, float], calls: int, first: int = 0) -> list[
         before = clock()
         log(row, first + number)
         costs.append((clock() - before) / 1000)
-        time.sleep(max(0.0, began + (number + 1) / CALLS_PER_SECOND - time.perf_counter()))
+        rest(began + (number + 1) / CALLS_PER_SECOND)
     return costs
+
+
+def _asleep(until: float) -> None:
+    time.sleep(max(0.0, until - time.perf_counter()))
+
+
+def _training() -> Rest:
+    rng = np.random.default_rng(0)
+    network = Network(rng)
+    points, label = spirals(rng, BATCH)
+
+    def train(until: float) -> None:
+        network.train(points, label)
+        while time.perf_counter() < until:
+            network.train(points, label)
+
+    return train
 
 
 def _stepstream() -> tuple[Log, Close]:
