@@ -8,10 +8,11 @@ from typing import Final
 
 from stepstream import process
 from stepstream.artifacts import pending
+from stepstream.artifacts.batch import Batch
 from stepstream.artifacts.handle import Upload
+from stepstream.artifacts.item import Item
 from stepstream.artifacts.pending import PendingCall, PendingFile
 from stepstream.artifacts.remote import Remote
-from stepstream.artifacts.sending import Batch, Item
 from stepstream.artifacts.source import FileSource
 
 FOREIGN_QUIET_S: Final = 3600.0

@@ -4,16 +4,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from types import TracebackType
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from stepstream.artifacts import plan
-from stepstream.artifacts.body import Body, FileBody, MemoryBody
+from stepstream.artifacts.body import Body, MemoryBody
 from stepstream.artifacts.gathering import Gathering
-from stepstream.artifacts.handle import Upload
+from stepstream.artifacts.item import Item
 from stepstream.artifacts.plan import PartRange
 from stepstream.artifacts.reader import Reader, ReaderStopped
+from stepstream.artifacts.readers import Readers
 from stepstream.artifacts.remote import Damaged, Refused, Remote
 from stepstream.artifacts.source import (
     BeingWritten,
@@ -35,8 +35,6 @@ WINDOW_PARTS: Final = 8
 """Parts that are signed together: 128 to 512 MiB, well sent before the signatures expire."""
 STREAM_PARTS: Final = 3
 """Parts of streams in memory, of all streams together: 48 MiB."""
-STREAMS_AT_ONCE: Final = 2
-"""Fewer than STREAM_PARTS: each that is read holds one."""
 FILES_AT_ONCE: Final = 256
 """Files under way, most of which wait for an answer: what waits together is asked together."""
 TOGETHER: Final = 64
@@ -59,72 +57,6 @@ class Failed(Exception):
 
 class Again(Exception):
     """This file is to be announced anew: its upload is gone, or it could not be read just now."""
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class Item:
-    """One file on its way."""
-
-    path: str
-    source: FileSource | StreamSource | BytesSource
-    content_type: str
-    logged_at_ms: int
-    handle: Upload
-    hashed: Hashed | None = None
-    sent: dict[str, Any] | None = None
-    """What completes its upload, once every byte is there: asking again for that must not send anything again."""
-    tries: int = 0
-    """How often it came back by its own fault."""
-    counted: bool = False
-    furthest: dict[int, int] = field(default_factory=dict)
-    """Bytes of each part that have been sent, at most: sending them again is no progress."""
-    checked: set[int] = field(default_factory=set)
-    """Parts that were read for what the store checks: reading them again is none either."""
-    waits_for: Any = None
-    """Kept alive and told when the file is settled: the note in the spool."""
-
-    def progress(self, part: int) -> Callable[[int], None]:
-        """What counts the bytes of one transfer."""
-        at = 0
-
-        def moved(count: int) -> None:
-            nonlocal at
-            at += count
-            self.handle.bytes_sent += count
-            self.handle.moved += max(0, at - self.furthest.get(part, 0))
-            self.furthest[part] = max(at, self.furthest.get(part, 0))
-
-        return moved
-
-
-class Readers:
-    """The threads that read: a small file does not wait until a large one is hashed, nor any file for a stream."""
-
-    def __init__(self) -> None:
-        self.small = Reader("stepstream-hash")
-        self.large = Reader("stepstream-hash-large")
-        self.streams: list[Reader] = []
-        """Those that are free."""
-        self._all = [self.small, self.large]
-
-    def open_streams(self) -> None:
-        """From now on there may be streams."""
-        if len(self._all) == 2:
-            self.streams += [Reader("stepstream-stream") for _ in range(STREAMS_AT_ONCE)]
-            self._all += self.streams
-
-    def __enter__(self) -> "Readers":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End them."""
-        for reader in self._all:
-            reader.stop()
 
 
 class Sending:
@@ -220,7 +152,7 @@ class Sending:
         return said
 
     async def _ask_what_to_do(self, items: list[Item]) -> list[dict[str, Any]]:
-        body = {"files": [_announced(item) for item in items], "rank": self._rank}
+        body = {"files": [item.announced() for item in items], "rank": self._rank}
         said = await self._remote.call("POST", paths.run_artifacts(self._run_id) + "/uploads", body)
         answers: list[dict[str, Any]] = said["files"]
         return answers
@@ -232,7 +164,7 @@ class Sending:
                 return None
             case "put":
                 async with self._wholes:
-                    await self._put(said, _body(item, PartRange(1, 0, _size(item))))
+                    await self._put(said, item.body(PartRange(1, 0, item.size)))
                 return {"upload_id": said["upload_id"]}
         try:
             return await self._send_parts(item, said)
@@ -240,7 +172,7 @@ class Sending:
             raise _first(errors) from errors
 
     async def _send_parts(self, item: Item, said: dict[str, Any]) -> dict[str, Any]:
-        size, part_bytes, algorithm = _size(item), said["part_bytes"], said["checksum"]
+        size, part_bytes, algorithm = item.size, said["part_bytes"], said["checksum"]
         self._remote.checks.crc32 = algorithm == "crc32"
         checksums: dict[int, str] = {}
 
@@ -277,7 +209,7 @@ class Sending:
 
     async def _put_part(self, item: Item, part: PartRange, signed: dict[str, Any]) -> None:
         async with self._parts:
-            await self._put(signed, _body(item, part))
+            await self._put(signed, item.body(part))
 
     async def _put(self, signed: dict[str, Any], body: Body) -> None:
         if self.away is not None:
@@ -302,7 +234,7 @@ class Sending:
 
     async def _complete(self, item: Item) -> None:
         # What is large may take the server minutes, and small files must not wait for that.
-        if _is_whole(item):
+        if item.is_whole:
             said = await self._completing.ask(item)
         else:
             (said,) = await self._ask_to_complete([item])
@@ -314,7 +246,7 @@ class Sending:
         raise Failed(f"{item.path}: {said['message']}")
 
     async def _ask_to_complete(self, items: list[Item]) -> list[dict[str, Any]]:
-        with self._working_for(sum(_size(item) for item in items) / COMPLETED_BYTES_PER_S):
+        with self._working_for(sum(item.size for item in items) / COMPLETED_BYTES_PER_S):
             body = {"uploads": [item.sent for item in items]}
             said = await self._remote.call("POST", paths.UPLOADS + "/complete", body)
         answers: list[dict[str, Any]] = said["files"]
@@ -438,71 +370,8 @@ class _Places:
             self._all.release()
 
 
-class Batch:
-    """Law: every item ends in `stored`, `failed` or `again`, unless the batch raises; it may then be sent again."""
-
-    def __init__(self, remote: Remote, run_id: str, rank: int | None) -> None:
-        self._remote = remote
-        self._run_id = run_id
-        self._rank = rank
-        self.stored: list[Item] = []
-        self.again: list[tuple[Item, str]] = []
-        self.failed: list[tuple[Item, str]] = []
-
-    async def send(self, items: Sequence[Item]) -> None:
-        """Send them. Raises Unavailable and Rejected for what concerns the server or store as a whole."""
-        limit = asyncio.Semaphore(FILES_AT_ONCE)
-        with Readers() as readers:
-            sending = Sending(self._remote, self._run_id, self._rank, readers)
-
-            async def one(item: Item) -> None:
-                async with limit:
-                    await self._carry(sending, item)
-
-            results = await asyncio.gather(*map(one, items), return_exceptions=True)
-        for error in results:
-            if error is not None:
-                raise error
-
-    async def _carry(self, sending: Sending, item: Item) -> None:
-        try:
-            await sending.carry(item)
-            self.stored.append(item)
-        except Failed as error:
-            self.failed.append((item, str(error)))
-        except (Again, SourceChanged, Refused, Damaged) as error:
-            self.again.append((item, f"{item.path}: {error}"))
-
-
 def _first(error: BaseException) -> BaseException:
     """Of several that happened side by side."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _announced(item: Item) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "path": item.path,
-        "content_type": item.content_type,
-        "logged_at_ms": item.logged_at_ms,
-    }
-    if item.hashed is None:
-        return said
-    return said | {"size": item.hashed.size, "sha256": item.hashed.sha256, "md5": item.hashed.md5}
-
-
-def _size(item: Item) -> int:
-    assert item.hashed is not None
-    return item.hashed.size
-
-
-def _is_whole(item: Item) -> bool:
-    return _size(item) <= limits.SINGLE_PUT_BYTES
-
-
-def _body(item: Item, part: PartRange) -> Body:
-    if isinstance(item.source, FileSource):
-        return FileBody(item.source, part.start, part.size, item.progress(part.number))
-    assert isinstance(item.source, BytesSource)
-    return MemoryBody(item.source.body, item.progress(part.number))

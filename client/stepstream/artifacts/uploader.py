@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import errno
 import io
-import itertools
 import os
 import random
-import shutil
 import threading
 import time
 from collections import deque
@@ -16,21 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from stepstream import process
 from stepstream.artifacts import pending, tree
 from stepstream.artifacts.handle import Upload
-from stepstream.artifacts.pending import PendingFile
+from stepstream.artifacts.item import Item
+from stepstream.artifacts.noted import Noted, Notes
 from stepstream.artifacts.reader import ReaderStopped
+from stepstream.artifacts.readers import STREAMS_AT_ONCE, Readers
 from stepstream.artifacts.remote import Damaged, Refused, Remote
-from stepstream.artifacts.sending import (
-    FILES_AT_ONCE,
-    STREAMS_AT_ONCE,
-    Again,
-    Failed,
-    Item,
-    Readers,
-    Sending,
-)
+from stepstream.artifacts.sending import FILES_AT_ONCE, Again, Failed, Sending
 from stepstream.artifacts.source import FileSource, SourceChanged, StreamSource
 from stepstream.artifacts.tree import LocalFile
 from stepstream.backoff import Backoff
@@ -83,9 +73,8 @@ class Uploader:
         self._left: dict[Item, None] = {}
         """In the order in which they were logged."""
         self._open_files = 0
-        self._numbers = itertools.count()
         self._last_ms = 0
-        self._token = os.urandom(8).hex()
+        self._notes = Notes(settings, run_id, rank, notices, self._now_ms)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event: asyncio.Event | None = None
         self._stopping = False
@@ -129,17 +118,10 @@ class Uploader:
     def put_bytes(self, body: bytes, path: str) -> Upload:
         """Bytes, by way of a file in the spool; where its disk takes none, from memory, as much as a run may buffer."""
         path = tree.joined(None, path)
-        folder = pending.folder(self._settings.spool_dir)
-        local = folder / f"{self._token}-{next(self._numbers)}.data"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(folder).free < self._settings.spool_min_free_bytes:
-                raise OSError(errno.ENOSPC, "less than STEPSTREAM_SPOOL_MIN_FREE_BYTES is free")
-            local.write_bytes(body)
+            local = self._notes.keep(body)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                local.unlink(missing_ok=True)
-            return self._put_from_memory(body, path, f"{folder}: {error.strerror}")
+            return self._put_from_memory(body, path, f"{self._notes.folder}: {error.strerror}")
         return self._put(path, [LocalFile(local=local, path=path)], (), ours=True)
 
     def _put_from_memory(self, body: bytes, path: str, why: str) -> Upload:
@@ -245,7 +227,7 @@ class Uploader:
         handle = Upload(path, len(files), refused=refused)
         for reason in refused:
             self._notices.once("artifact refused", f"a file was not logged: {reason}; see the upload's errors")
-        noted = self._note(files, ours=ours)
+        noted = self._notes.write(files, ours=ours)
         items = []
         for file in noted.files:
             source = FileSource(Path(file.local), self._descriptor(Path(file.local)))
@@ -260,47 +242,6 @@ class Uploader:
             noted.forget()
             raise
         return handle
-
-    def _note(self, files: Sequence[LocalFile], *, ours: bool) -> "_Noted":
-        """Write down what is to be sent; where that fails it is sent all the same, as long as this process lives."""
-        folder = pending.folder(self._settings.spool_dir)
-        token = f"{self._token}-{next(self._numbers)}"
-        min_free = self._settings.spool_min_free_bytes
-        said = []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            self._notices.once(
-                "artifact note", f"artifacts cannot be noted in {folder} ({error}); they are sent anyway"
-            )
-        for number, file in enumerate(files):
-            local = file.local.absolute()
-            kept = None if ours else pending.keep(folder, token, number, local, min_free_bytes=min_free)
-            said.append(
-                PendingFile(
-                    path=file.path,
-                    local=str(kept or os.path.realpath(local)),
-                    content_type=tree.content_type(file.path),
-                    logged_at_ms=self._now_ms(),
-                    is_ours=ours or kept is not None,
-                )
-            )
-        try:
-            note = pending.write(
-                folder,
-                token,
-                tracking_uri=self._settings.tracking_uri,
-                run_id=self._run_id,
-                rank=self._rank,
-                owner=process.current(),
-                files=said,
-            )
-        except OSError as error:
-            self._notices.once(
-                "artifact note", f"artifacts cannot be noted in {folder} ({error}); they are sent anyway"
-            )
-            note = folder / f"{token}.json"
-        return _Noted(note, tuple(said))
 
     def _now_ms(self) -> int:
         # Later calls of one process are later, even within a millisecond and when the clock is set back.
@@ -480,39 +421,11 @@ class Uploader:
                 self._forget(item.waits_for)
         item.handle.settle(error)
 
-    def _forget(self, noted: "_Noted") -> None:
+    def _forget(self, noted: Noted) -> None:
         try:
             noted.forget()
         except OSError as error:
             self._notices.once("artifact note", f"{error}: what was sent stays noted, and may be sent once more")
-
-
-class _Noted:
-    """A call's note, and what it lists."""
-
-    def __init__(self, note: Path, files: tuple[PendingFile, ...]) -> None:
-        self._note, self.files = note, files
-        self.is_kept = False
-        """Some of it may be sent later, by `stepstream sync`."""
-        self._lock = threading.Lock()
-        self._is_left = False
-
-    def forget(self) -> None:
-        """Every file of it is settled. Raises OSError."""
-        if self.is_kept:
-            self.leave()
-            return
-        with self._lock:
-            # Once it is left somebody may be reading its copies: who does finds them stored, and removes them.
-            if not self._is_left:
-                pending.forget(self._note, self.files)
-
-    def leave(self) -> None:
-        """This process will not send it. Raises OSError."""
-        with self._lock:
-            if not self._is_left:
-                pending.leave(self._note)
-                self._is_left = True
 
 
 def _is_seekable(file: IO[Any]) -> bool:

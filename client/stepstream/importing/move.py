@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
+from stepstream.artifacts.batch import Batch
 from stepstream.artifacts.handle import Upload
+from stepstream.artifacts.item import Item
 from stepstream.artifacts.remote import Remote
-from stepstream.artifacts.sending import Batch, Item
 from stepstream.artifacts.source import FileSource
 from stepstream.errors import ArtifactError
 from stepstream.importing.target import SOURCE_TAG, Target

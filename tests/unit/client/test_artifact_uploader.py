@@ -254,7 +254,7 @@ def test_what_is_logged_after_the_end_is_said_and_leaves_nothing(server, made, t
 @pytest.mark.parametrize("is_stored", [False, True])
 def test_what_a_thread_that_ends_late_has_is_anybodys_at_once(server, made, tmp_path, monkeypatch, is_stored):
     held, go_on = threading.Event(), threading.Event()
-    waits = uploader._Noted if is_stored else uploader.Remote
+    waits = uploader.Noted if is_stored else uploader.Remote
     name = "forget" if is_stored else "__aenter__"
     original = getattr(waits, name)
 
