@@ -1,5 +1,6 @@
 """What a run says of itself: frozen values, counted at the moment of asking."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,3 +51,24 @@ class FinishReport:
     """Why artifacts were not stored; of what may still be sent, a note and a copy stay in the spool."""
     spool_dir: Path
     """Where the rest lies; `stepstream sync` delivers it."""
+
+    def what_is_left(self) -> str:
+        """For people: of a run that is not delivered whole."""
+        said = []
+        if self.frames_left or self.artifacts_left:
+            said.append(
+                f"with {self.points_left} points{_and_files(self.artifacts_left)} not yet on the server; they lie in "
+                f"{self.spool_dir}. Deliver them with: stepstream sync {self.spool_dir}"
+            )
+        if self.points_lost:
+            said.append(f"and {self.points_lost} points are lost, which neither the server nor the spool has")
+        if failed := self.artifacts_failed:
+            shown = "; ".join(failed[:5]) + ("; ..." if len(failed) > 5 else "")
+            said.append(f"and {len(failed)} artifacts were not stored: {shown}")
+        return "; ".join(said) or "and not all it had to say is stored; what is not was said before"
+
+
+def _and_files(paths: Sequence[str]) -> str:
+    if not paths:
+        return ""
+    return f" and {len(paths)} artifacts ({', '.join(paths[:5])}{', ...' if len(paths) > 5 else ''})"

@@ -1,7 +1,6 @@
 """The handle a training script holds: every method returns at once and none raises after the run has started."""
 
 import contextlib
-import operator
 import os
 import threading
 import time
@@ -11,13 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from stepstream import active, lifecycle, settings
-from stepstream.buffer import Buffer, Note
-from stepstream.errors import ArtifactError, BadValue
-from stepstream.keys import clean, key_problem
+from stepstream.buffer import Note
+from stepstream.errors import ArtifactError
+from stepstream.intake import REMOVED, Intake
 from stepstream.notices import Notices
 from stepstream.report import FinishReport, Lag, Stats
 from stepstream.run_artifacts import RunArtifacts
-from stepstream.values import IMMEDIATE, Deferred, capture
 from stepstream_schema import limits, paths
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.run_names import run_name as run_name_of
@@ -31,17 +29,11 @@ if TYPE_CHECKING:
     from stepstream.run_info import OpenRunInfo
     from stepstream.sender import Sender
 
-WAKE_BYTES: Final = 4 * 2**20
-"""Seal before the interval is over when this much waits: about 50,000 values, one full frame."""
-
 DESCRIBE_S: Final = 2.0
 """How long finish() waits, at most, for what is asked of git; a run that ends at once still says its commit."""
 
 CLOSE_S: Final = 5.0
 """finish() may take so much longer than its limit: what is left goes to the spool, and threads end."""
-
-_REMOVED: Final = object()
-"""The value of a tag that is removed."""
 
 # Senders of the parent process, kept alive in forked children: collecting their sockets would take them out of the
 # epoll set that the child shares with its parent.
@@ -61,7 +53,6 @@ class Run(RunArtifacts):
         self._notices = Notices()
         self.run_id = run_id
         """32 hex digits."""
-        self.name = self._name(run_name) if run_name else run_name_of(run_id)
         self.experiment = settings.experiment
         self.rank = rank
         self.attempt = attempt
@@ -74,6 +65,7 @@ class Run(RunArtifacts):
         self._finished: FinishReport | None = None
         self._finish_lock = threading.RLock()
         self._open_writer()
+        self.name = self._intake.name(run_name) if run_name else run_name_of(run_id)
         self._launch()
         lifecycle.register(self)
 
@@ -88,20 +80,12 @@ class Run(RunArtifacts):
         self._loaded = threading.Event()
         self._described = threading.Event()
         self._asleep = False
-        self._ending = False
         self._gate = threading.Lock()
-        self._points_dropped = 0
-        self._bad_values = 0
-        wake_bytes = min(WAKE_BYTES, self._settings.buffer_bytes // 4)
-        self._buffer = Buffer(self._settings.buffer_bytes, wake_bytes, self._wake)
+        self._intake = Intake(
+            run_id=self.run_id, settings=self._settings, notices=self._notices, wake=self._wake, pushed=self._pushed
+        )
+        self._buffer = self._intake.buffer
         self._every_call = self._settings.spool_interval_s == 0
-
-    def _name(self, said: object) -> str:
-        """A name as every frame can carry it: one that cannot be stored must not end what it only names."""
-        name = clean(said)[: limits.MAX_NAME_CHARS]
-        if name != str(said):
-            self._notices.once("name", f"a name cannot be stored as it is, and was changed to {name[:80]!r}")
-        return name
 
     def _launch(self) -> None:
         self._asleep = False
@@ -124,7 +108,7 @@ class Run(RunArtifacts):
                 experiment=self.experiment,
                 run_name=self.name,
                 # Not from the system's directory of users: where that is slow, the spool would wait for it.
-                user=self._name(os.environ.get("USER") or os.environ.get("LOGNAME") or ""),
+                user=self._intake.name(os.environ.get("USER") or os.environ.get("LOGNAME") or ""),
                 start_time_ms=self._start_time_ms,
             )
             pipeline = Pipeline(identity=writer, settings=self._settings, buffer=self._buffer, notices=self._notices)
@@ -164,7 +148,7 @@ class Run(RunArtifacts):
         # The ranks of a job run one script: one of them says which.
         if not self._is_child and self.rank in (None, 0):
             tags = describe()
-            if not self._ending:
+            if not self._intake.ending:
                 self.set_tags(tags)
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -183,18 +167,18 @@ class Run(RunArtifacts):
                 if len(rows) < buffer.fast_rows:
                     rows.append((step, time_ns(), values))
                 else:
-                    self._take(buffer.push(values, step), len(values))
+                    self._intake.take(buffer.push(values, step), len(values))
             else:
-                self._log_with_care(values, step)
+                self._intake.log_with_care(values, step)
         except Exception:  # noqa: BLE001 - the law of this class; what cannot even be added up is told apart here
-            self._log_or_count(metrics, step)
+            self._intake.log_or_count(metrics, step)
 
     def log_metric(self, key: str, value: Any, step: int | None = None, timestamp: int | None = None) -> None:
         """Log one value, now or at `timestamp`, in ms since the epoch."""
         try:
             metrics = {key: value}
         except Exception as error:  # noqa: BLE001 - the law of this class
-            self._bad(error)
+            self._intake.bad(error)
         else:
             self.log_metrics(metrics, step, timestamp)
 
@@ -203,37 +187,37 @@ class Run(RunArtifacts):
         if timestamp is None:
             self.log(metrics, step)
         else:
-            self._log_or_count(metrics, step, timestamp)
+            self._intake.log_or_count(metrics, step, timestamp)
 
     def log_param(self, key: str, value: object) -> None:
         """Log a parameter; the first value that is stored stays."""
-        self._note("param", key, value, limits.MAX_PARAM_VALUE_CHARS)
+        self._intake.note("param", key, value, limits.MAX_PARAM_VALUE_CHARS)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log parameters."""
-        for key, value in self._pairs(params):
+        for key, value in self._intake.pairs(params):
             self.log_param(key, value)
 
     def set_tag(self, key: str, value: object) -> None:
         """Set a tag; the last value stays."""
-        self._note("tag", key, value, limits.MAX_TAG_VALUE_CHARS)
+        self._intake.note("tag", key, value, limits.MAX_TAG_VALUE_CHARS)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
-        for key, value in self._pairs(tags):
+        for key, value in self._intake.pairs(tags):
             self.set_tag(key, value)
 
     def resume(self, time_ms: int) -> None:
         """Say that the run goes on, which may have ended before."""
         try:
             if self.rank in (None, 0):
-                self._push_note(Note("status", "", "RUNNING", time_ms))
+                self._intake.push_note(Note("status", "", "RUNNING", time_ms))
         except Exception as error:  # noqa: BLE001 - the law of this class
-            self._bad(error)
+            self._intake.bad(error)
 
     def delete_tag(self, key: str) -> None:
         """Remove a tag."""
-        self._note("tag", key, _REMOVED, limits.MAX_TAG_VALUE_CHARS)
+        self._intake.note("tag", key, REMOVED, limits.MAX_TAG_VALUE_CHARS)
 
     def log_input(self, dataset: Any, context: str | None = None, tags: Mapping[str, object] | None = None) -> None:
         """Say that the run reads a dataset, of `stepstream.data` or of MLflow's, or a mapping with name and digest."""
@@ -241,9 +225,9 @@ class Run(RunArtifacts):
             from stepstream import inputs
 
             note = inputs.note(dataset, context, tags or {}, time.time_ns() // 1_000_000)
-            self._push_note(note)
+            self._intake.push_note(note)
         except Exception as error:  # noqa: BLE001 - the law of this class
-            self._bad(error)
+            self._intake.bad(error)
 
     @property
     def info(self) -> "OpenRunInfo":
@@ -282,12 +266,12 @@ class Run(RunArtifacts):
         pipeline, sender = self._pipeline, self._sender
         return Stats(
             points_acknowledged=pipeline.outbox.points_acknowledged if pipeline else 0,
-            points_dropped=self._points_dropped
+            points_dropped=self._intake.points_dropped
             + (pipeline.outbox.points_dropped + pipeline.sealer.points_lost if pipeline else 0)
             # Another thread may have logged while the buffer was closed: nobody will take that out again.
             + (self._buffer.points if self._finished is not None else 0),
             points_refused=(sender.points_refused if sender else 0) + (pipeline.outbox.points_lost if pipeline else 0),
-            bad_values=self._bad_values + (pipeline.sealer.bad_values if pipeline else 0),
+            bad_values=self._intake.bad_values + (pipeline.sealer.bad_values if pipeline else 0),
             param_conflicts=sender.param_conflicts if sender else 0,
             frames_sealed=pipeline.outbox.frames_sealed if pipeline else 0,
         )
@@ -374,17 +358,16 @@ class Run(RunArtifacts):
             elif self._pipeline is None and self._asleep and self._uploader is None:
                 return self._close(artifacts_stored=True)
             # Nothing that is logged from here on could still be waited for.
-            self._ending = True
+            self._intake.ending = True
             self._buffer.close()
             self._flush(deadline)
             return self._close(artifacts_stored=self._finish_artifacts(artifacts_until))
 
     def _end_as(self, status: str) -> None:
         # Said once, though a finish() that was interrupted is called again.
-        if not self._ending:
+        if not self._intake.ending:
             self.status = status
-            if not self._buffer.push_note(Note("status", "", status, time.time_ns() // 1_000_000)):
-                self._drop(1)
+            self._intake.end_as(status)
 
     def flush_artifacts(self, timeout: float | None = None) -> bool:
         """Wait until the files that were logged so far are stored; whether they are.
@@ -402,7 +385,7 @@ class Run(RunArtifacts):
     def _close(self, *, artifacts_stored: bool) -> FinishReport:
         end = time.monotonic() + CLOSE_S
         active.closed(self)
-        if self._ending:
+        if self._intake.ending:
             self._save_the_rest(end)
         left, failed = (
             (self._uploader.left(), self._uploader.failed() + self._uploader.unsaved())
@@ -414,21 +397,18 @@ class Run(RunArtifacts):
             self._sender.stop(_until(end) / 2)
         if self._uploader is not None:
             self._uploader.stop(_until(end) / 2)
-        is_closed = self._pipeline.sealer.stop(_until(end)) if self._pipeline is not None else not self._ending
+        is_closed = self._pipeline.sealer.stop(_until(end)) if self._pipeline is not None else not self._intake.ending
         self._buffer.close()
         lifecycle.unregister(self)
         with self._gate:
             self._finished = self._report(left, failed, is_whole=artifacts_stored and is_closed)
         if not self._finished.delivered:
-            self._notices.once("finish", f"run {self.run_id} ended {_what_is_left(self._finished)}")
+            self._notices.once("finish", f"run {self.run_id} ended {self._finished.what_is_left()}")
         return self._finished
 
     def _save_the_rest(self, end: float) -> None:
         """What the server has not taken in time goes to the spool, but for values still on a device."""
-        late = self._buffer.give_up_late()
-        if late:
-            self._points_dropped += late
-            self._notices.once("device", f"{late} values were still on their device when the run ended; they are lost")
+        self._intake.give_up_late()
         self._ready.wait(_until(end))
         if self._pipeline is not None:
             self._pipeline.sealer.seal_in_thread(_until(end))
@@ -476,99 +456,15 @@ class Run(RunArtifacts):
                     lifecycle.flush_at_multiprocessing_exit()
             return self._uploader
 
-    def _log_or_count(self, metrics: Mapping[str, Any], step: Any, time_ms: int | None = None) -> None:
-        try:
-            self._log_with_care(dict(metrics), step, None if time_ms is None else operator.index(time_ms) * 1_000_000)
-        except Exception as error:  # noqa: BLE001 - the law of this class
-            self._bad(error)
-
-    def _log_with_care(self, values: dict[str, Any], step: Any, at_ns: int | None = None) -> None:
-        if step is not None and type(step) is not int:
-            step = operator.index(step)
-        if IMMEDIATE.issuperset(map(type, values.values())):
-            taken = self._buffer.push(values, step, at_ns)
-        else:
-            # Adding up tensors would launch work on their device: from now on types are asked one by one.
-            self._buffer.deny_fast()
-            taken = self._push_captured(values, step, at_ns)
-        self._take(taken, len(values))
-
-    def _take(self, taken: bool, values: int) -> None:
-        """What follows a push, whichever way it came."""
-        if not taken:
-            self._drop(values)
-        if self._asleep:
-            self._awaken()
-        if self._every_call:
-            self._seal_now()
-
-    def _push_captured(self, values: dict[str, Any], step: int | None, at_ns: int | None) -> bool:
-        captured: dict[str, float | Deferred] = {}
-        for key, value in values.items():
-            try:
-                captured[key] = value if type(value) in IMMEDIATE else capture(value)
-            except BadValue as error:
-                self._bad(BadValue(f"{key[:40]!r}: {error}" if isinstance(key, str) else key_problem(key)))
-            except Exception as error:  # noqa: BLE001 - whatever a foreign type raises, the values beside it live
-                self._bad(error)
-        if not captured:
-            return True
-        if any(isinstance(value, Deferred) for value in captured.values()):
-            return self._buffer.push_deferred(captured, step, at_ns)
-        return self._buffer.push(captured, step, at_ns)  # type: ignore[arg-type]
-
-    def _pairs(self, said: object) -> list[tuple[str, object]]:
-        try:
-            return list(dict(said).items())  # type: ignore[call-overload]
-        except Exception as error:  # noqa: BLE001 - the law of this class
-            self._bad(error)
-            return []
-
-    def _note(self, kind: str, key: str, value: object, most_chars: int) -> None:
-        try:
-            text = None if value is _REMOVED else clean(value)
-            if text is not None and len(text) > most_chars:
-                self._notices.once(f"{kind} cut", f"the value of {kind} {key!r} was cut to {most_chars} characters")
-                text = text[:most_chars]
-            problem = key_problem(key)
-            if problem:
-                raise BadValue(problem)
-            self._push_note(Note(kind, key, text, time.time_ns() // 1_000_000))
-        except Exception as error:  # noqa: BLE001 - the law of this class
-            self._bad(error)
-
-    def _push_note(self, note: Note) -> None:
-        if self._ending:
-            raise BadValue("the run is finished")
-        if not self._buffer.push_note(note):
-            self._drop(1)
-        if self._asleep:
-            self._awaken()
-        if self._every_call:
-            self._seal_now()
-
-    def _bad(self, error: Exception) -> None:
-        self._bad_values += 1
-        try:
-            problem = str(error)
-        except Exception:  # noqa: BLE001 - an error of a user's own type may have nothing to say
-            problem = type(error).__name__
-        self._notices.once("bad value", f"a value was not logged ({problem}); further ones are counted in run.stats")
-
-    def _drop(self, points: int) -> None:
-        self._points_dropped += points
-        if self._ending:
-            self._notices.once("finished", f"run {self.run_id} is finished; what is logged after that is dropped")
-            return
-        self._notices.once(
-            "buffer",
-            f"the buffer of {self._settings.buffer_bytes >> 20} MiB is full and new points are dropped and counted "
-            "(run.stats.points_dropped); training goes on. Raise STEPSTREAM_BUFFER_BYTES or log less often.",
-        )
-
     def _wake(self) -> None:
         if self._pipeline is not None:
             self._pipeline.sealer.wake()
+
+    def _pushed(self) -> None:
+        if self._asleep:
+            self._awaken()
+        if self._every_call:
+            self._seal_now()
 
     def _seal_now(self) -> None:
         # Only until the modules are loaded, once: this mode trades the cost of a call for its promise.
@@ -588,7 +484,7 @@ class Run(RunArtifacts):
 
     def _after_fork_in_child(self) -> None:
         """A child inherits rank and attempt, and none of the parent's points, numbers, files or threads."""
-        _ABANDONED.append((self._sender, self._pipeline, self._buffer))
+        _ABANDONED.append((self._sender, self._pipeline, self._intake))
         self._is_child = True
         self._finish_lock = threading.RLock()
         self._notices = Notices()
@@ -602,24 +498,3 @@ class Run(RunArtifacts):
 
 def _until(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
-
-
-def _what_is_left(report: FinishReport) -> str:
-    said = []
-    if report.frames_left or report.artifacts_left:
-        said.append(
-            f"with {report.points_left} points{_and_files(report.artifacts_left)} not yet on the server; they lie in "
-            f"{report.spool_dir}. Deliver them with: stepstream sync {report.spool_dir}"
-        )
-    if report.points_lost:
-        said.append(f"and {report.points_lost} points are lost, which neither the server nor the spool has")
-    if failed := report.artifacts_failed:
-        shown = "; ".join(failed[:5]) + ("; ..." if len(failed) > 5 else "")
-        said.append(f"and {len(failed)} artifacts were not stored: {shown}")
-    return "; ".join(said) or "and not all it had to say is stored; what is not was said before"
-
-
-def _and_files(paths: Sequence[str]) -> str:
-    if not paths:
-        return ""
-    return f" and {len(paths)} artifacts ({', '.join(paths[:5])}{', ...' if len(paths) > 5 else ''})"
