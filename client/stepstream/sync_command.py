@@ -5,6 +5,7 @@ import asyncio
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -87,8 +88,8 @@ async def _deliver_to(
                 progress=progress,
             )
         except (Unavailable, Rejected) as error:
-            # What was delivered before that is on the server all the same.
-            return total.again(done), error
+            # The segments that were delivered before that are on the server all the same.
+            return replace(total + done, left=total.left), error
         total = total.again(report)
         if not report.busy or time.monotonic() > deadline:
             return total, None

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from typing import Final
 
 import asyncpg
@@ -19,8 +20,9 @@ LOCK_WAIT_S: Final = 2.0
 """So long a migration waits for a table that is in use. Whoever comes after it waits behind it: servers that still run
 would answer nobody for as long as somebody else's longest query takes."""
 LOCK_PAUSE_S: Final = 3.0
-LOCK_TRIES: Final = 60
-"""Five minutes; then the server does not start."""
+PATIENCE_S: Final = 300.0
+"""Then the server does not start."""
+TURN_PAUSE_S: Final = 0.2
 
 CREATE_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -40,11 +42,21 @@ async def migrate(dsn: str) -> list[str]:
     with translated():
         connection = await asyncpg.connect(dsn, timeout=10)
         try:
-            await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+            await _wait_for_turn(connection)
             await connection.execute(CREATE_TABLE)
             return await _apply(connection)
         finally:
             await connection.close()
+
+
+async def _wait_for_turn(connection: asyncpg.Connection) -> None:
+    # Asked again and again: a statement that waits would keep VACUUM from what has been deleted meanwhile.
+    said = False
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+        if not said:
+            LOGGER.info("another server is bringing the database to the current schema; waiting for it")
+            said = True
+        await asyncio.sleep(TURN_PAUSE_S)
 
 
 async def _apply(connection: asyncpg.Connection) -> list[str]:
@@ -63,7 +75,9 @@ async def _apply(connection: asyncpg.Connection) -> list[str]:
 
 
 async def _apply_when_free(connection: asyncpg.Connection, migration: sql.Migration) -> None:
-    for tried in range(1, LOCK_TRIES + 1):
+    deadline = time.monotonic() + PATIENCE_S
+    said = False
+    while True:
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = {int(LOCK_WAIT_S * 1000)}")
@@ -71,15 +85,16 @@ async def _apply_when_free(connection: asyncpg.Connection, migration: sql.Migrat
                 await connection.execute(
                     "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)", migration.version, migration.name
                 )
-        except asyncpg.LockNotAvailableError as error:
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
             busy = f"migration {migration.version} ({migration.name}) waits for a table that is in use"
-            if tried == LOCK_TRIES:
+            if time.monotonic() > deadline:
                 raise ServerSetupError(
                     f"{busy}, and has given up: {error}. Nothing of it was changed. The query that keeps it is the "
                     "oldest in pg_stat_activity; end it, or wait, and start the server again."
                 ) from error
-            if tried == 1:
+            if not said:
                 LOGGER.warning("%s; trying again", busy)
+                said = True
             await asyncio.sleep(LOCK_PAUSE_S)
         else:
             return

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from stepstream_ingest import child
@@ -40,6 +40,8 @@ KILL_GRACE_S: Final = 8.0
 """Beyond the drain time: longer than the workers' parent waits before it kills them."""
 WATCH_S: Final = 0.2
 
+Found = TypeVar("Found")
+
 
 async def serve(config: ServerConfig) -> None:
     """Run a server until SIGTERM or SIGINT. Raises ServerSetupError, DatabaseAway or DatabaseTooNew."""
@@ -54,7 +56,9 @@ async def serve(config: ServerConfig) -> None:
         WorkersParent(config, listener, shared) as workers,
     ):
         async with _database(config) as (dsn, cluster, described):
-            connections = await _prepare(dsn, cluster, config.workers)
+            connections = await _unless(stop, _prepare(dsn, cluster, config.workers))
+            if connections is None:
+                return
             workers.begin(dsn, connections, await artifact_secret.load(dsn))
             try:
                 await workers.wait_until_ready(stop)
@@ -248,8 +252,8 @@ async def _watch(stop: asyncio.Event, workers: WorkersParent, cluster: Cluster |
                 await asyncio.sleep(RESTART_PAUSE_S)
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work, or leave it when told to stop."""
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Found]) -> Found | None:
+    """Do the work, or leave it when told to stop: None."""
     working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()

@@ -1,6 +1,7 @@
 """What /metrics shows. With several workers the counts of all are added (prometheus_client's multiprocess mode)."""
 
 import os
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -75,6 +76,17 @@ def forget(pid: int) -> None:
     """A worker has ended: what it had admitted and not committed when it was killed does not wait for ever."""
     if SHARED in os.environ:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+def forget_the_dead() -> None:
+    """The same, of workers whose parent was killed with them."""
+    if SHARED in os.environ:
+        for file in Path(os.environ[SHARED]).glob("gauge_live*.db"):
+            pid = int(file.stem.rpartition("_")[2])
+            try:
+                os.kill(pid, 0)
+            except OSError:  # gone, or its number is somebody else's now
+                forget(pid)
 
 
 def exposition() -> bytes:

@@ -179,20 +179,23 @@ async def test_migrations_are_applied_once_by_servers_that_start_together(empty_
     assert sorted(len(names) for names in applied) == [0, 0, 0, len(sql.migrations())]
 
 
-async def test_a_migration_lets_others_pass_while_a_table_is_in_use(empty_database_url, monkeypatch, caplog):
+@pytest.mark.parametrize(("used", "in_the_way_of"), [("ROW EXCLUSIVE", 18), ("ACCESS SHARE", 19)])
+async def test_a_migration_lets_others_pass_while_a_table_is_in_use(
+    empty_database_url, monkeypatch, caplog, used, in_the_way_of
+):
     monkeypatch.setattr(migrations, "LOCK_WAIT_S", 0.1)
     monkeypatch.setattr(migrations, "LOCK_PAUSE_S", 0.1)
     older = tuple(one for one in sql.migrations() if one.version <= 17)
     with monkeypatch.context() as before:
         before.setattr(migrations.sql, "migrations", lambda: older)
         await migrate(empty_database_url)
-    reader = await asyncpg.connect(empty_database_url)
+    user = await asyncpg.connect(empty_database_url)
     other = await asyncpg.connect(empty_database_url)
-    async with reader.transaction():
-        await reader.execute("LOCK TABLE chunks IN ROW EXCLUSIVE MODE")
-        with monkeypatch.context() as patient:
-            patient.setattr(migrations, "LOCK_TRIES", 2)
-            with pytest.raises(ServerSetupError, match=r"raw_chunks_of_run.*in use.*pg_stat_activity"):
+    async with user.transaction():
+        await user.execute(f"LOCK TABLE chunks IN {used} MODE")
+        with monkeypatch.context() as hasty:
+            hasty.setattr(migrations, "PATIENCE_S", 0.2)
+            with pytest.raises(ServerSetupError, match=f"migration {in_the_way_of} .*in use.*pg_stat_activity"):
                 await migrate(empty_database_url)
         migrating = asyncio.create_task(migrate(empty_database_url))
         # As soon as it has been refused once, whoever writes to the table comes through.
@@ -200,9 +203,26 @@ async def test_a_migration_lets_others_pass_while_a_table_is_in_use(empty_databa
             while caplog.text.count("trying again") < 2:
                 await asyncio.sleep(0.01)
             await other.execute("DELETE FROM chunks")
+            # So would one that has read, and writes only now.
+            await user.execute("DELETE FROM chunks")
         assert not migrating.done()
-    assert await migrating == [one.name for one in sql.migrations() if one.version > 17]
-    await reader.close()
+    assert await migrating == [one.name for one in sql.migrations() if one.version >= in_the_way_of]
+    await user.close()
+    await other.close()
+
+
+async def test_a_server_that_waits_for_its_turn_to_migrate_can_be_ended(empty_database_url):
+    other = await asyncpg.connect(empty_database_url)
+    await other.execute("SELECT pg_advisory_lock($1)", migrations.LOCK)
+    arguments = ["--port", str(free_port()), "--database-url", empty_database_url]
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "stepstream.cli", "server", *arguments, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        while b"waiting for it" not in (line := await server.stderr.readline()):
+            assert line, "it has ended"
+        server.terminate()
+        assert await server.wait() == 0
     await other.close()
 
 

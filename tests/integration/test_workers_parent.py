@@ -63,6 +63,13 @@ def test_what_a_killed_worker_had_admitted_is_not_shown_as_waiting_for_ever(
     assert (shared / f"gauge_livesum_{other}.db").exists()
     # What it had counted stays: counters must not go back.
     assert (shared / f"counter_{killed}.db").exists()
+    # Nor where nobody is left who could say that they have ended.
+    until(lambda: len(server.workers()) == 2)
+    before = [*server.workers(), parent.pid]
+    for pid in reversed(before):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(server.workers()) == 2 and server.answers())
+    assert not any((shared / f"gauge_livesum_{pid}.db").exists() for pid in before)
 
 
 def test_it_has_one_thread_as_one_who_forks_must(server_factory: Callable[..., ServerProcess]) -> None:

@@ -87,12 +87,7 @@ class Retention:
         """Apply what experiments say about age; how many chunks and runs it met."""
         moved = 0
         while True:
-            async with self._database.connection() as connection, connection.transaction():
-                # One of all workers, on whatever machines: the others would read the same rows at the same moment.
-                if not await connection.fetchval(self._sql["turn_to_age"]):
-                    return moved
-                thinned = _count(await connection.execute(self._sql["thin_old_chunks"], ROWS_AT_A_TIME))
-                expired = _count(await connection.execute(self._sql["expire_runs"], ROWS_AT_A_TIME))
+            thinned, expired = await self._age_some("thin_old_chunks"), await self._age_some("expire_runs")
             moved += thinned + expired
             if max(thinned, expired) < ROWS_AT_A_TIME:
                 return moved
@@ -108,6 +103,13 @@ class Retention:
                 if moved:
                     LOGGER.info("%d chunks lost their raw points, or runs were deleted, by age", moved)
             await asyncio.sleep(EVERY_S)
+
+    async def _age_some(self, query: str) -> int:
+        async with self._database.connection() as connection, connection.transaction():
+            # One of all workers, on whatever machines: the others would read the same rows at the same moment.
+            if not await connection.fetchval(self._sql["turn_to_age"]):
+                return 0
+            return _count(await connection.execute(self._sql[query], ROWS_AT_A_TIME))
 
     async def _remove_some(self, connection: Connection, run_id: UUID) -> int:
         # The latest values before the series they are of, and after the frames, whose compaction would wait for them.
