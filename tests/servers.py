@@ -87,14 +87,18 @@ class ServerProcess:
     def workers(self) -> list[int]:
         """The worker processes."""
         parent = self.workers_parent()
-        return [child.pid for child in parent.children()] if parent is not None else []
+        try:
+            return [child.pid for child in parent.children()] if parent is not None else []
+        except psutil.NoSuchProcess:
+            return []
 
     def workers_parent(self) -> psutil.Process | None:
         """The process that forks them; none while it is being replaced."""
-        # Not psutil's cmdline(): it raises for one that has just been killed.
+        # Not psutil's cmdline(): it raises for one that has just been killed. One that has been reaped has no file.
         for child in psutil.Process(self.pid).children():
-            if b"stepstream_ingest.workers" in Path(f"/proc/{child.pid}/cmdline").read_bytes():
-                return child
+            with contextlib.suppress(FileNotFoundError):
+                if b"stepstream_ingest.workers" in Path(f"/proc/{child.pid}/cmdline").read_bytes():
+                    return child
         return None
 
     def kill_everything(self) -> None:
