@@ -153,7 +153,7 @@ def main() -> int:
     if not told:
         # The supervisor did not get so far; it says why.
         return 0
-    telemetry.forget_the_dead()
+    telemetry.forget_others()
     listener = socket.socket(fileno=arguments.fd)
     listener.setblocking(False)
     signals = Signals()
