@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 DESCRIBE_S: Final = 2.0
 """How long finish() waits, at most, for what is asked of git; a run that ends at once still says its commit."""
 
+LOAD_AGAIN_S: Final = 0.2
+"""Before what could not be imported is tried once more."""
+
 CLOSE_S: Final = 5.0
 """finish() may take so much longer than its limit: what is left goes to the spool, and threads end."""
 
@@ -119,7 +122,13 @@ class Run(RunArtifacts):
                 self._pipeline = pipeline
             self._ready.set()
             # The client of HTTP is loaded last: the spool must not wait for it.
-            from stepstream.sender import Sender
+            try:
+                from stepstream.sender import Sender
+            except (ImportError, KeyError):
+                # Where another thread loads a module of its package first, each waits for the other, and Python lets
+                # both fail. The other is through with it now.
+                time.sleep(LOAD_AGAIN_S)
+                from stepstream.sender import Sender
 
             sender = Sender(
                 settings=self._settings,

@@ -12,6 +12,9 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
+# The package before its modules: a thread that imports it meanwhile, as the sender's does, would wait for the module
+# that this one holds while this one waits for the package, and Python lets both fail.
+import aiohttp  # noqa: F401
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
