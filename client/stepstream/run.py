@@ -51,14 +51,23 @@ class Run(RunArtifacts):
     """
 
     def __init__(
-        self, *, run_id: str, run_name: str | None, rank: int | None, attempt: Attempt, settings: settings.Settings
+        self,
+        *,
+        run_id: str,
+        run_name: str | None,
+        rank: int | None,
+        attempt: Attempt,
+        settings: settings.Settings,
+        adopts: bool = True,
     ) -> None:
+        """`adopts`: deliver, too, what processes that are gone have left in the spool."""
         self._notices = Notices()
         self.run_id = run_id
         """32 hex digits."""
         self.experiment = settings.experiment
         self.rank = rank
         self.attempt = attempt
+        self._adopts = adopts
         self._settings = settings
         self.status = "RUNNING"
         """As this process has said it."""
@@ -136,7 +145,7 @@ class Run(RunArtifacts):
                 notices=self._notices,
                 run_id=self.run_id,
                 writer=self.writer,
-                adopt=not self._is_child,
+                adopt=self._adopts and not self._is_child,
             )
             with self._gate:
                 if self._finished is not None:

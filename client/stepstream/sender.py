@@ -55,7 +55,6 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="stepstream-sender", daemon=True)
         self.points_refused = 0
         self.param_conflicts = 0
-        self.points_adopted = 0
 
     def start(self) -> None:
         """Start the thread."""
@@ -294,7 +293,6 @@ class Sender:
         except Exception as error:  # noqa: BLE001 - said; this process's own frames are another matter
             self._notices.once("adopt", f"what earlier runs left in {self._settings.spool_dir} was not sent: {error}")
             return
-        self.points_adopted = report.frames
         for sentence in report.hidden:
             self._notices.once(sentence, sentence)
         if report.frames:

@@ -71,6 +71,8 @@ def start_run(
         rank=job.rank if rank is None else identity.given_rank(rank),
         attempt=job.attempt,
         settings=loaded,
+        # One of each node: the ranks share a directory, maybe on a file server, and each would look into all of it.
+        adopts=job.local_rank in (None, 0),
     )
     if job.world_size <= 1 and not again:
         os.environ.update(identity.begun(os.environ, process.current(), run.run_id))

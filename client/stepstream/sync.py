@@ -99,12 +99,14 @@ async def _deliver_if_orphan(
     behind: set[tuple[str, int]],
 ) -> SyncReport:
     try:
-        header = adoption.header_of(path)
+        header, holds_frames = adoption.look(path)
         if tracking_uri is not None and header.tracking_uri != tracking_uri:
             return SyncReport()
         verdict = adoption.judge(path, header, everything=everything)
         if verdict != "take":
-            return _left(path, _reason(path, header, verdict), busy=verdict == "alive" and names.is_claimed(path))
+            # Nothing is opened twice here: hundreds of ranks may share the directory, on a file server.
+            said = (f"{path.name}: {_reason(path, header, verdict)}",) if holds_frames else ()
+            return SyncReport(left=said, busy=int(verdict == "alive" and names.is_claimed(path)))
         if (header.run_id, header.writer) in behind:
             return _left(path, BEHIND)
         claimed = adoption.claim(path)
@@ -134,7 +136,7 @@ def _reason(path: Path, header: SegmentHeader, verdict: adoption.Verdict) -> str
     return f"{header.owner.host} wrote to it within the hour and may still be running"
 
 
-def _left(path: Path | None, reason: str, *, busy: bool = False) -> SyncReport:
+def _left(path: Path | None, reason: str) -> SyncReport:
     """The segment stays; said only where it holds frames."""
     if path is None:
         return SyncReport(busy=1)
@@ -144,7 +146,7 @@ def _left(path: Path | None, reason: str, *, busy: bool = False) -> SyncReport:
         return SyncReport(busy=1)
     except OSError:
         said = (f"{path.name}: {reason}",)
-    return SyncReport(left=said, busy=int(busy))
+    return SyncReport(left=said)
 
 
 async def _deliver(path: Path, header: SegmentHeader, transport: Transport, patience_s: float | None) -> SyncReport:

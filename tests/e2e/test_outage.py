@@ -97,6 +97,29 @@ async def test_the_next_run_of_the_same_process_delivers_what_a_finished_one_lef
     assert await stored.count(server.database_url, run.run_id) == 1
 
 
+async def test_one_rank_of_each_node_delivers_what_others_left(server_factory, tmp_path, monkeypatch):
+    server, spool = server_factory(), tmp_path / "spool"
+    await asyncio.to_thread(server.stop)
+    earlier = stepstream.start_run(tracking_uri=server.url, spool_dir=spool)
+    earlier.log({"loss": 1.0}, step=0)
+    assert not (await asyncio.to_thread(earlier.finish, "FINISHED", 0.5)).delivered
+    await asyncio.to_thread(server.restart)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, then_left in ("1", 1), ("0", 0):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        run = stepstream.start_run(run_id="ab" * 16, tracking_uri=server.url, spool_dir=spool)
+        run.log({"loss": 2.0}, step=0)
+        assert await asyncio.to_thread(run.flush, 30.0)
+        deadline = time.monotonic() + 20
+        while (left := len(list(spool.glob(f"{earlier.run_id}-*")))) > then_left:
+            assert time.monotonic() < deadline, list(spool.iterdir())
+            await asyncio.sleep(0.1)
+        assert left == then_left
+        assert (await asyncio.to_thread(run.finish)).delivered
+    assert await stored.count(server.database_url, earlier.run_id) == 1
+
+
 async def test_a_run_that_has_dropped_points_is_not_delivered_whole(server_factory, tmp_path, caplog, monkeypatch):
     server = server_factory()
     launch = stepstream.Run._launch

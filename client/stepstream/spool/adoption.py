@@ -35,14 +35,18 @@ def header_of(path: Path) -> SegmentHeader:
         return read_header(file)
 
 
+def look(path: Path) -> tuple[SegmentHeader, bool]:
+    """The segment's header, and whether anything lies behind it. Raises SpoolDamaged or OSError."""
+    with path.open("rb") as file:
+        return read_header(file), bool(file.read(1))
+
+
 def holds_frames(path: Path) -> bool:
     """Whether anything lies behind the header; where that is damaged nobody can tell, and anything counts."""
-    with path.open("rb") as file:
-        try:
-            read_header(file)
-        except SpoolDamaged:
-            return path.stat().st_size > 0
-        return bool(file.read(1))
+    try:
+        return look(path)[1]
+    except SpoolDamaged:
+        return path.stat().st_size > 0
 
 
 def verdict(
