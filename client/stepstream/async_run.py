@@ -95,7 +95,7 @@ class AsyncRun:
         return await asyncio.to_thread(self._run.download_artifacts, path, destination)
 
     async def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything logged so far is durable; False when that takes more than `timeout` seconds."""
+        """Wait until everything logged so far is durable; whether it is, see `Run.flush`."""
         return await asyncio.to_thread(self._run.flush, timeout)
 
     async def finish(

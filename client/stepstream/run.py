@@ -326,15 +326,22 @@ class Run(RunArtifacts):
         )
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything logged so far is durable; False when that takes more than `timeout` seconds.
+        """Wait until everything logged so far is durable on the server; whether it is.
 
-        The server knows the run then, though nothing was logged yet.
+        False when that takes more than `timeout` seconds, and when points were lost before for want of room, or with
+        the spool (`run.stats`); what could be kept is durable then all the same. The server knows the run afterwards,
+        though nothing was logged yet.
         """
         if self._finished is not None:
             return self._finished.delivered
         if not self._is_child and not (self._pipeline and self._pipeline.outbox.frames_sealed):
             self.resume(time.time_ns() // 1_000_000)
-        return self._flush(self._deadline(timeout))
+        return self._flush(self._deadline(timeout)) and not self._has_lost()
+
+    def _has_lost(self) -> bool:
+        outbox = self._pipeline.outbox if self._pipeline is not None else None
+        frames = outbox.frames_dropped + outbox.frames_lost if outbox is not None else 0
+        return bool(frames or self.stats.points_dropped)
 
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + (self._settings.finish_timeout_s if timeout is None else timeout)
@@ -439,9 +446,9 @@ class Run(RunArtifacts):
         lost = self.stats.points_dropped + self.lag.points_buffered
         if outbox is not None and left is not None:
             lost += outbox.points_lost + left.points_lost
-            is_whole = is_whole and not (outbox.frames_dropped or outbox.frames_lost or left.frames or left.frames_lost)
+            is_whole = is_whole and not (left.frames or left.frames_lost)
         return FinishReport(
-            delivered=is_whole and not lost,
+            delivered=is_whole and not lost and not self._has_lost(),
             frames_left=left.frames if left is not None else 0,
             points_left=left.points if left is not None else 0,
             points_lost=lost,

@@ -130,8 +130,9 @@ async def test_a_run_that_has_dropped_points_is_not_delivered_whole(server_facto
     dropped = run.stats.points_dropped
     assert 0 < dropped < 1000
     launch(run)
-    report = await asyncio.to_thread(run.finish)
+    assert not await asyncio.to_thread(run.flush)
     assert await stored.count(server.database_url, run.run_id) == 1000 - dropped
+    report = await asyncio.to_thread(run.finish)
     assert (report.delivered, report.points_left, report.points_lost) == (False, 0, dropped)
     assert f"{dropped} points are lost" in caplog.text
 
