@@ -93,6 +93,8 @@ class Run(RunArtifacts):
         self._described = threading.Event()
         self._asleep = False
         self._gate = threading.Lock()
+        self._closing = False
+        """From here on no thread is started."""
         self._intake = Intake(
             run_id=self.run_id, settings=self._settings, notices=self._notices, wake=self._wake, pushed=self._pushed
         )
@@ -125,7 +127,7 @@ class Run(RunArtifacts):
             )
             pipeline = Pipeline(identity=writer, settings=self._settings, buffer=self._buffer, notices=self._notices)
             with self._gate:
-                if self._finished is not None:
+                if self._closing:
                     return
                 pipeline.sealer.start()
                 self._pipeline = pipeline
@@ -148,7 +150,7 @@ class Run(RunArtifacts):
                 adopt=self._adopts and not self._is_child,
             )
             with self._gate:
-                if self._finished is not None:
+                if self._closing:
                     return
                 sender.start()
                 self._sender = sender
@@ -412,6 +414,8 @@ class Run(RunArtifacts):
         active.closed(self)
         if self._intake.ending:
             self._save_the_rest(end)
+        with self._gate:
+            self._closing = True
         left, failed = (
             (self._uploader.left(), self._uploader.failed() + self._uploader.unsaved())
             if self._uploader is not None
@@ -425,8 +429,7 @@ class Run(RunArtifacts):
         is_closed = self._pipeline.sealer.stop(_until(end)) if self._pipeline is not None else not self._intake.ending
         self._buffer.close()
         lifecycle.unregister(self)
-        with self._gate:
-            self._finished = self._report(left, failed, is_whole=artifacts_stored and is_closed)
+        self._finished = self._report(left, failed, is_whole=artifacts_stored and is_closed)
         if not self._finished.delivered:
             self._notices.once("finish", f"run {self.run_id} ended {self._finished.what_is_left()}")
         return self._finished

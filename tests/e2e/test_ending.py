@@ -219,6 +219,18 @@ def test_a_full_buffer_has_room_for_the_end_of_the_run(start, tmp_path, monkeypa
     assert statuses(tmp_path / "spool") == ["FINISHED"]
 
 
+def test_no_thread_is_started_for_a_run_that_is_closing(start, monkeypatch):
+    """Its modules may be loaded so late: a sender that nobody stops, and a sealer that nobody waits for."""
+    monkeypatch.setattr("stepstream.run.Run._launch", lambda run: None)
+    run = start()
+    run.log({"loss": 1.0})
+    before = threading.enumerate()
+    monkeypatch.setattr("stepstream.lifecycle.unregister", lambda run: run._open())
+    report = finished(run, 0.1)
+    assert (report.delivered, report.points_lost) == (False, 1)
+    assert [one.name for one in threading.enumerate() if one not in before] == []
+
+
 ENDINGS = {
     "it just ends": ("", "FINISHED"),
     "it raises": ("raise ValueError", "FAILED"),
