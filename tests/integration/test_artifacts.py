@@ -321,6 +321,33 @@ async def test_garbage_is_counted_then_collected_and_nothing_else_goes(bench):
     assert await everything(bench) == 0
 
 
+async def test_garbage_is_collected_in_steps_that_go_on_where_the_last_one_was(bench, monkeypatch):
+    monkeypatch.setattr("stepstream_ingest.artifacts.collect.AT_A_TIME", 2)
+    monkeypatch.setattr("stepstream_ingest.artifacts.routes.COLLECT_S", 0.0)
+    bodies = {f"{sort}/{number}": noise(1000) for sort in ("kept", "gone") for number in range(5)}
+    for path, body in bodies.items():
+        await bench.put(path, body)
+    await bench.call("DELETE", TREE, params={"path": "gone"})
+    for number in range(3):
+        await bench.begin(announced(f"begun/{number}", noise(PART + 1)))
+
+    async def steps(**said) -> list[dict]:
+        done = [await bench.call("POST", paths.ARTIFACT_GC, json={"grace_s": 0, "after": ""} | said)]
+        while done[-1]["next"] is not None:
+            said["after"] = done[-1]["next"]
+            done.append(await bench.call("POST", paths.ARTIFACT_GC, json={"grace_s": 0} | said))
+        return done
+
+    for said in {"dry_run": True}, {}:
+        done = await steps(**said)
+        assert [sum(step[count] for step in done) for count in ("uploads", "objects", "bytes")] == [3, 5, 5000]
+        assert len(done) >= 5  # ten objects, two at a time
+        assert all(step["objects"] <= 2 for step in done)
+    assert await everything(bench) == 5
+    for number in range(5):
+        assert await bench.content(f"kept/{number}") == bodies[f"kept/{number}"]
+
+
 async def test_bytes_that_come_through_the_server_are_stored_the_same(bench):
     """As MLflow's client sends them."""
     for path, size in (("small", 1000), ("large", PART * 2 + 77)):

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from stepstream_ingest.artifacts.stores.store import Listed, Store, discard, object_id, object_key
 from stepstream_ingest.database import Database
 from stepstream_schema import sql
 
 AT_A_TIME: Final = 500
+"""Rows, and objects of the store."""
+OBJECTS: Final = "after object "
+"""How a place among the rows begins, before an object's id; any other is a key of the store, which comes after them."""
+BEFORE_ALL: Final = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,41 +45,62 @@ class Collector:
         self._sql = sql.queries("artifacts")
 
     async def step(self, grace_s: float, after: str, seconds: float, *, dry_run: bool) -> Step:
-        """Collect for about so long. Raises StoreAway, DatabaseAway."""
+        """Collect for about so long, from the place `after` on: "" is the start. Raises StoreAway, DatabaseAway."""
         deadline = time.monotonic() + seconds
+        uploads = objects = size = 0
+        if after == "":
+            uploads, is_done = await self._give_up(grace_s, deadline, dry_run=dry_run)
+            if not is_done:
+                return Step(uploads=uploads, objects=0, orphans=0, bytes=0, next="")
+        if after == "" or after.startswith(OBJECTS):
+            objects, size, last = await self._forget(grace_s, _object(after), deadline, dry_run=dry_run)
+            if last is not None:
+                return Step(uploads=uploads, objects=objects, orphans=0, bytes=size, next=f"{OBJECTS}{last}")
+            after = ""
+        orphans, lost, key = await self._orphans(grace_s, after, deadline, dry_run=dry_run)
+        return Step(uploads=uploads, objects=objects, orphans=orphans, bytes=size + lost, next=key)
+
+    async def _give_up(self, grace_s: float, deadline: float, *, dry_run: bool) -> tuple[int, bool]:
+        """How many, and whether there are no more."""
         if dry_run:
-            uploads, objects, size = await self._count(grace_s)
-        else:
-            uploads = await self._give_up(grace_s)
-            objects, size = await self._forget(grace_s, deadline)
-        orphans, lost, following = await self._orphans(grace_s, after, deadline, dry_run=dry_run)
-        if after:
-            # They were counted by the first step.
-            uploads, objects, size = (0, 0, 0) if dry_run else (uploads, objects, size)
-        return Step(uploads=uploads, objects=objects, orphans=orphans, bytes=size + lost, next=following)
-
-    async def _count(self, grace_s: float) -> tuple[int, int, int]:
-        uploads = (await self._database.fetch(self._sql["count_stale_uploads"], grace_s))[0]["uploads"]
-        found = (await self._database.fetch(self._sql["count_unreferenced"], grace_s))[0]
-        return uploads, found["objects"], found["bytes"]
-
-    async def _give_up(self, grace_s: float) -> int:
-        rows = await self._database.fetch(self._sql["end_stale_uploads"], grace_s, AT_A_TIME)
-        for row in rows:
-            await discard(self._store, row["upload_id"], row["parts_token"])
-        return len(rows)
-
-    async def _forget(self, grace_s: float, deadline: float) -> tuple[int, int]:
-        count = size = 0
-        while time.monotonic() < deadline:
-            async with self._database.connection() as connection, connection.transaction():
-                rows = await connection.fetch(self._sql["next_unreferenced"], grace_s, AT_A_TIME)
-                gone = await connection.fetch(self._sql["forget_objects"], [row["object_id"] for row in rows])
-            await self._store.delete([object_key(row["object_id"]) for row in gone])
-            count, size = count + len(gone), size + sum(row["size"] for row in gone)
+            found = await self._database.fetch(self._sql["count_stale_uploads"], grace_s)
+            return int(found[0]["uploads"]), True
+        count = 0
+        while True:
+            rows = await self._database.fetch(self._sql["end_stale_uploads"], grace_s, AT_A_TIME)
+            for row in rows:
+                await discard(self._store, row["upload_id"], row["parts_token"])
+            count += len(rows)
             if len(rows) < AT_A_TIME:
-                break
-        return count, size
+                return count, True
+            if time.monotonic() > deadline:
+                return count, False
+
+    async def _forget(
+        self, grace_s: float, after: UUID, deadline: float, *, dry_run: bool
+    ) -> tuple[int, int, UUID | None]:
+        """How many, their bytes, and after which object to go on."""
+        count = size = 0
+        while True:
+            page = await self._database.fetch(self._sql["next_objects"], grace_s, after, AT_A_TIME)
+            garbage = [row for row in page if row["is_garbage"]]
+            sizes = [row["size"] for row in garbage]
+            if not dry_run:
+                sizes = await self._remove_objects([row["object_id"] for row in garbage])
+            count, size = count + len(sizes), size + sum(sizes)
+            if len(page) < AT_A_TIME:
+                return count, size, None
+            after = page[-1]["object_id"]
+            if time.monotonic() > deadline:
+                return count, size, after
+
+    async def _remove_objects(self, ids: Sequence[UUID]) -> list[int]:
+        """The sizes of those that nothing has named meanwhile."""
+        async with self._database.connection() as connection, connection.transaction():
+            locked = await connection.fetch(self._sql["lock_objects"], ids)
+            gone = await connection.fetch(self._sql["forget_objects"], [row["object_id"] for row in locked])
+        await self._store.delete([object_key(row["object_id"]) for row in gone])
+        return [row["size"] for row in gone]
 
     async def _orphans(
         self, grace_s: float, after: str, deadline: float, *, dry_run: bool
@@ -115,3 +141,11 @@ class Collector:
             return []
         known = {row[0] for row in await self._database.fetch(self._sql[query], list(ids.values()))}
         return [listed for listed in found if listed.key in ids and ids[listed.key] not in known]
+
+
+def _object(after: str) -> UUID:
+    """Where to go on among the objects; a place that is none is the start."""
+    try:
+        return UUID(after.removeprefix(OBJECTS))
+    except ValueError:
+        return BEFORE_ALL

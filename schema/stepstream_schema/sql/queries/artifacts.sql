@@ -144,18 +144,17 @@ RETURNING upload_id, parts_token
 SELECT count(*) AS uploads FROM uploads
 WHERE touched_at <= now() - make_interval(secs => $1) AND finished_at IS NULL
 
--- name: count_unreferenced
--- Objects that no tree names.
-SELECT count(*) AS objects, coalesce(sum(size), 0)::bigint AS bytes FROM objects AS o
-WHERE stored_at <= now() - make_interval(secs => $1)
-    AND NOT EXISTS (SELECT FROM artifacts AS a WHERE a.object_id = o.object_id)
+-- name: next_objects
+-- Some objects in the order of their ids, and which of them no tree names.
+SELECT object_id, size, stored_at <= now() - make_interval(secs => $1)
+    AND NOT EXISTS (SELECT FROM artifacts AS a WHERE a.object_id = o.object_id) AS is_garbage
+FROM objects AS o
+WHERE object_id > $2
+ORDER BY object_id LIMIT $3
 
--- name: next_unreferenced
--- Some of them, locked: whoever would use one again waits, and then finds it gone.
-SELECT object_id, size FROM objects AS o
-WHERE stored_at <= now() - make_interval(secs => $1)
-    AND NOT EXISTS (SELECT FROM artifacts AS a WHERE a.object_id = o.object_id)
-LIMIT $2 FOR UPDATE SKIP LOCKED
+-- name: lock_objects
+-- Whoever would use one of them again waits, and then finds it gone.
+SELECT object_id FROM objects WHERE object_id = ANY($1::uuid[]) FOR UPDATE SKIP LOCKED
 
 -- name: forget_objects
 -- Those that are still not named now that they are locked.
