@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,7 @@ from stepstream_ingest.artifacts.stores.directory import DirectoryStore
 from stepstream_ingest.artifacts.stores.open import open_store
 from stepstream_ingest.artifacts.stores.store import ObjectGone, Store, StoreAway, StoreRefused
 from stepstream_ingest.artifacts.uploads import Uploads
+from stepstream_ingest.background import for_ever
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.drain import Drain
@@ -35,6 +35,7 @@ from stepstream_ingest.mlflow.service import add_mlflow
 from stepstream_ingest.origin import Origins
 from stepstream_ingest.read.history import History
 from stepstream_ingest.read.routes import ReadRoutes
+from stepstream_ingest.reaper import Reaper
 from stepstream_ingest.registry.store import Registry
 from stepstream_ingest.retention.store import Retention
 from stepstream_ingest.slices import Slices
@@ -55,15 +56,10 @@ LOGGER: Final = logging.getLogger(__name__)
 VERSION: Final = "0.1.0"
 RETRY_AWAY_S: Final = 2
 STORE: Final = web.AppKey("store", Store)
+AGE_S: Final = 3600.0
+"""Days are what is promised; an hour late is on time. Each run of an experiment whose points age is looked at."""
 READER_SHARE: Final = 3
 """One of so many connections is for readers."""
-REAPER_SHARE: Final = 6
-"""Silent runs are looked for this many times within the time after which they are given up."""
-
-LATE_S: Final = 5.0
-"""An event loop that wakes so much later than it wanted to has heard nobody meanwhile."""
-CLIENT_PAUSE_S: Final = 30.0
-"""The longest pause of a client between two tries: after an outage it may only come back then."""
 
 
 def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
@@ -74,7 +70,6 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     readers = Database(config.dsn, max_connections=reading)
     drain = Drain()
     queue, appends = CommitQueue(Committer(database)), CommitQueue(Appender(database))
-    heartbeats = Heartbeats(database)
     app = web.Application(
         middlewares=[_errors, drain.middleware(), auth.middleware(config.token)],
         client_max_size=limits.MAX_REQUEST_BYTES,
@@ -82,6 +77,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     admission = Admission(max_bytes=config.queue_bytes, max_requests=config.queue_requests)
     compaction = Compaction(database)
     hearing = Hearing(Path(config.tally).with_name("unheard") if config.tally else None)
+    reaper = Reaper(Heartbeats(database), hearing, config.heartbeat_timeout_s)
     FrameRoutes(queue, admission, compaction.delay_s, hearing.interrupted).add_to(app)
     ReadRoutes(History(readers)).add_to(app)
     retention = Retention(database)
@@ -109,9 +105,10 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     async def run(_: web.Application) -> AsyncIterator[None]:
         queue.start()
         appends.start()
-        background = [asyncio.create_task(_reap(heartbeats, hearing, config.heartbeat_timeout_s))]
+        work = [for_ever("silent runs are not looked for", reaper.look, reaper.pause_s)]
         if config.compaction:
-            background += [asyncio.create_task(compaction.run()), asyncio.create_task(retention.run())]
+            work += [compaction.run(), for_ever("what is too old is not looked for", retention.age, AGE_S)]
+        background = [asyncio.create_task(one) for one in work]
         yield
         for task in background:
             task.cancel()
@@ -157,25 +154,6 @@ def _add_operations(app: web.Application, database: Database, drain: Drain) -> N
     app.router.add_get(paths.HEALTH, health)
     app.router.add_get(paths.VERSION, version)
     app.router.add_get(paths.METRICS, metrics)
-
-
-async def _reap(heartbeats: Heartbeats, hearing: Hearing, timeout_s: float) -> None:
-    # Every worker does this: it is one idempotent statement, and no worker is special.
-    pause_s = timeout_s / REAPER_SHARE
-    while True:
-        before = time.time()
-        await asyncio.sleep(pause_s)
-        if time.time() - before > 2 * pause_s + LATE_S:
-            hearing.interrupted()  # the machine slept, or this process was stopped
-        try:
-            lost = await heartbeats.fail_silent_runs(timeout_s, hearing.lasts_s() - min(timeout_s, CLIENT_PAUSE_S))
-        except DatabaseAway as error:
-            hearing.interrupted()
-            LOGGER.warning("silent runs were not looked for: %s", error)
-            continue
-        if lost:
-            telemetry.RUNS_LOST.inc(lost)
-            LOGGER.warning("%d runs fell silent and are marked failed; their next frame revives them", lost)
 
 
 @web.middleware

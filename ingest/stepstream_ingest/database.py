@@ -38,6 +38,11 @@ _AWAY: Final = (
     asyncpg.TooManyConnectionsError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
+    # After a failover this may be a connection to what is a standby now.
+    asyncpg.ReadOnlySQLTransactionError,
+    # Ended by an administrator, or by a limit that one has set.
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
     # Not there yet, or closed to this user: for a client that has frames to deliver it is as good as away.
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -85,6 +90,11 @@ class Database:
         try:
             with translated():
                 yield connection
+        except DatabaseAway as error:
+            if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
+                # Those that are in use would be kept for ever: what the name leads to now may be another server.
+                await pool.expire_connections()
+            raise
         finally:
             with translated():
                 await pool.release(connection)

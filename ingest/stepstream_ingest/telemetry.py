@@ -64,6 +64,9 @@ TIDIED_CHUNKS: Final = Counter("stepstream_tidied_chunks", "Chunks merged into o
 COMPACTION_FAILURES: Final = Counter(
     "stepstream_compaction_failures", "Passes that failed by a defect", registry=REGISTRY
 )
+BACKGROUND_FAILURES: Final = Counter(
+    "stepstream_background_failures", "Times that silent runs or old points could not be looked for", registry=REGISTRY
+)
 COMPACTION_SECONDS: Final = Histogram(
     "stepstream_compaction_seconds",
     "Time of one pass of compaction",

@@ -1,7 +1,12 @@
 import asyncio
 import time
 
+import asyncpg
+import pytest
+
 from stepstream_ingest.compact import backlog
+from stepstream_ingest.database import Database
+from stepstream_ingest.errors import DatabaseAway
 from stepstream_schema import batch, paths
 from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
 
@@ -54,6 +59,33 @@ async def test_a_silent_run_that_promised_heartbeats_fails_and_its_next_frame_re
         await post(client, frame(2, metrics({"a": [1.0]})))
         run = await get(client, paths.run(RUN))
     assert (run["status"], run["lost"], run["end_time_ms"]) == ("RUNNING", False, None)
+
+
+async def test_silent_runs_are_looked_for_again_when_one_look_was_ended(database_url):
+    waiting = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'relation'"
+    async with running(database_url, heartbeat_timeout_s=0.3) as client:
+        await post(client, frame(1, start(heartbeat_s=1)))
+        await fetch(database_url, "UPDATE writers SET seen_at = seen_at - interval '1 hour'")
+        holder = await asyncpg.connect(database_url)
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE writers")
+            async with asyncio.timeout(20):
+                while not await fetch(database_url, f"SELECT pg_cancel_backend(pid) {waiting}"):
+                    await asyncio.sleep(0.02)
+        await holder.close()
+        async with asyncio.timeout(20):
+            while (await get(client, paths.run(RUN)))["status"] != "FAILED":
+                await asyncio.sleep(0.05)
+
+
+async def test_a_connection_that_may_write_no_more_is_given_up(database_url):
+    database = Database(database_url, max_connections=1)
+    await database.fetch("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+    write = "INSERT INTO experiments (name) VALUES ('x')"
+    with pytest.raises(DatabaseAway):
+        await database.fetch(write)
+    await database.fetch(write)
+    await database.close()
 
 
 async def test_a_silent_run_that_promised_nothing_is_left_alone(database_url):

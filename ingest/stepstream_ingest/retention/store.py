@@ -1,6 +1,5 @@
 """What age and deletion do in the database, a bounded number of rows at a time."""
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -8,14 +7,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from stepstream_ingest.database import Connection, Database
-from stepstream_ingest.errors import ApiError, DatabaseAway
+from stepstream_ingest.errors import ApiError
 from stepstream_schema import sql
 
 LOGGER: Final = logging.getLogger(__name__)
 
 ROWS_AT_A_TIME: Final = 2_000
-EVERY_S: Final = 3600.0
-"""Days are what is promised; an hour late is on time. Each run of an experiment whose points age is looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,24 +82,14 @@ class Retention:
 
     async def age(self) -> int:
         """Apply what experiments say about age; how many chunks and runs it met."""
-        moved = 0
-        while True:
+        moved, met = 0, ROWS_AT_A_TIME
+        while met >= ROWS_AT_A_TIME:
             thinned, expired = await self._age_some("thin_old_chunks"), await self._age_some("expire_runs")
+            met = max(thinned, expired)
             moved += thinned + expired
-            if max(thinned, expired) < ROWS_AT_A_TIME:
-                return moved
-
-    async def run(self) -> None:
-        """For ever, now and then."""
-        while True:
-            try:
-                moved = await self.age()
-            except DatabaseAway as error:
-                LOGGER.warning("what is too old was not looked for: %s", error)
-            else:
-                if moved:
-                    LOGGER.info("%d chunks lost their raw points, or runs were deleted, by age", moved)
-            await asyncio.sleep(EVERY_S)
+        if moved:
+            LOGGER.info("%d chunks lost their raw points, or runs were deleted, by age", moved)
+        return moved
 
     async def _age_some(self, query: str) -> int:
         async with self._database.connection() as connection, connection.transaction():
