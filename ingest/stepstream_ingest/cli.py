@@ -20,6 +20,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s server %(levelname)s %(message)s", stream=sys.stderr)
+    # What it writes, artifacts among it, is nobody else's on a machine that many use.
+    os.umask(0o077)
     try:
         asyncio.run(serve(config.load(arguments, os.environ)))
     except IngestError as error:

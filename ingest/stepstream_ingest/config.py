@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     """The configuration. Raises ServerSetupError that names every problem."""
-    token = arguments.token or environ.get("STEPSTREAM_TOKEN") or None
+    # As clients take it: a file that it came from, or a secret of Kubernetes, may have a newline at its end.
+    token = (arguments.token or environ.get("STEPSTREAM_TOKEN") or "").strip() or None
     workers = arguments.workers if arguments.workers is not None else min(os.cpu_count() or 1, MAX_WORKERS)
     database_url = arguments.database_url or environ.get("STEPSTREAM_DATABASE_URL") or None
     problems = []

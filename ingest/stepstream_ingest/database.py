@@ -119,8 +119,8 @@ class Database:
                     max_size=self._max_connections,
                     command_timeout=COMMAND_TIMEOUT_S,
                     reset=_as_it_is,
-                    # A pooler in transaction mode, such as pgbouncer, loses prepared statements between transactions;
-                    # asyncpg's own cache is what makes a group commit cheap, so such a DSN must say so itself.
+                    # Prepared statements are what makes a group commit cheap: a pooler in transaction mode, which
+                    # loses them between transactions, will not do.
                     server_settings={"application_name": "stepstream", "jit": "off"},
                 )
         return self._pool

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import shutil
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from stepstream_ingest import child
+from stepstream_ingest import child, private
 from stepstream_ingest.artifacts import secret as artifact_secret
 from stepstream_ingest.artifacts.stores.open import check
 from stepstream_ingest.config import ServerConfig
 from stepstream_ingest.data_dir import DataDir
-from stepstream_ingest.errors import DatabaseAway, ServerSetupError
+from stepstream_ingest.errors import ServerSetupError
 from stepstream_ingest.migrations import migrate
 from stepstream_ingest.postgres import binaries, given
 from stepstream_ingest.postgres.cluster import Cluster
@@ -48,14 +49,16 @@ async def serve(config: ServerConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    check(config.artifact_root, os.environ)
     with (
         listen(config.host, config.port) as listener,
-        _shared_directory() as shared,
+        _places(config) as shared,
         # They import what they need while PostgreSQL starts.
         WorkersParent(config, listener, shared) as workers,
     ):
-        async with _database(config) as (dsn, cluster, described):
+        async with _database(config, stop) as found:
+            if found is None:
+                return
+            dsn, cluster, described = found
             connections = await _unless(stop, _prepare(dsn, cluster, config.workers))
             if connections is None:
                 return
@@ -66,6 +69,37 @@ async def serve(config: ServerConfig) -> None:
                 await _watch(stop, workers, cluster)
             finally:
                 await workers.stop()
+
+
+@contextlib.contextmanager
+def _places(config: ServerConfig) -> Iterator[Path]:
+    """The directories of this server; where the workers add up counters and count connections. Empty at each start."""
+    with contextlib.ExitStack() as stack:
+        if config.database_url is None:
+            directory = stack.enter_context(DataDir(config.data_dir))
+            if private.is_open_to_others(directory.path):
+                LOGGER.warning(
+                    "other users of this machine may look into %s, though into nothing that is new there; "
+                    "chmod 700 keeps it to you",
+                    directory.path,
+                )
+            shared = directory.path / "workers"
+            # Of a server that was killed.
+            shutil.rmtree(shared, ignore_errors=True)
+            private.make(shared)
+        else:
+            shared = Path(tempfile.mkdtemp(prefix="stepstream-workers-"))
+            # Whoever clears the system's directory of what has not changed for days leaves what is locked.
+            stack.callback(os.close, _locked(shared))
+        stack.callback(shutil.rmtree, shared, ignore_errors=True)
+        check(config.artifact_root, os.environ)
+        yield shared
+
+
+def _locked(directory: Path) -> int:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return descriptor
 
 
 def _say_ready(config: ServerConfig, listener: socket.socket, database: str) -> None:
@@ -92,34 +126,38 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def _database(config: ServerConfig) -> AsyncIterator[tuple[str, Cluster | None, str]]:
+async def _database(config: ServerConfig, stop: asyncio.Event) -> AsyncIterator[tuple[str, Cluster | None, str] | None]:
+    """Its DSN, the cluster where it is ours, and what to call it; None when told to stop before it was there."""
     if config.database_url is not None:
         yield config.database_url, None, _without_password(config.database_url)
         return
-    with DataDir(config.data_dir) as directory:
-        found = binaries.find()
-        connections = config.workers * given.MAX_PER_WORKER + SPARE_CONNECTIONS
-        cluster = Cluster(directory.path / "postgres", found, max_connections=connections)
-        await cluster.start()
-        try:
-            kind = "embedded PostgreSQL" if found.embedded else "this machine's PostgreSQL"
-            yield cluster.dsn, cluster, f"{kind} {found.version} in {directory.path}"
-        finally:
-            await cluster.stop()
+    found = binaries.find()
+    connections = config.workers * given.MAX_PER_WORKER + SPARE_CONNECTIONS
+    cluster = Cluster(config.data_dir / "postgres", found, max_connections=connections)
+    try:
+        if await _unless(stop, _started(cluster)) is None:
+            yield None
+            return
+        kind = "embedded PostgreSQL" if found.embedded else "this machine's PostgreSQL"
+        yield cluster.dsn, cluster, f"{kind} {found.version} in {config.data_dir}"
+    finally:
+        await cluster.stop()
+
+
+async def _started(cluster: Cluster) -> Cluster:
+    await cluster.start()
+    return cluster
 
 
 async def _prepare(dsn: str, cluster: Cluster | None, workers: int) -> int:
     """The database at the current schema; how many connections each worker may open."""
-    try:
-        connections = given.MAX_PER_WORKER if cluster is not None else await given.check(dsn, workers)
+    if cluster is not None:
+        connections = given.MAX_PER_WORKER
         await migrate(dsn)
-    except DatabaseAway as error:
-        if cluster is not None:
-            raise
-        raise ServerSetupError(
-            f"the database {_without_password(dsn)} cannot be reached ({error}). Check that it runs, that this machine "
-            "may connect to it, and the user and database in --database-url."
-        ) from error
+    else:
+        with given.explained(_without_password(dsn)):
+            connections = await given.check(dsn, workers)
+            await migrate(dsn)
     if connections < given.MAX_PER_WORKER:
         LOGGER.warning(
             "PostgreSQL allows few connections: each worker opens at most %d instead of %d",
@@ -132,16 +170,6 @@ async def _prepare(dsn: str, cluster: Cluster | None, workers: int) -> int:
 def _without_password(dsn: str) -> str:
     parts = urlsplit(dsn)
     return f"PostgreSQL at {parts.hostname or 'a local socket'}{parts.path}"
-
-
-@contextlib.contextmanager
-def _shared_directory() -> Iterator[Path]:
-    """Where the workers add up their Prometheus counters, and count their connections; empty at each start."""
-    path = Path(tempfile.mkdtemp(prefix="stepstream-workers-"))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 class WorkersParent:
@@ -243,13 +271,16 @@ async def _watch(stop: asyncio.Event, workers: WorkersParent, cluster: Cluster |
             await asyncio.wait_for(stop.wait(), WATCH_S)
             return
         workers.revive()
-        if cluster is not None and not cluster.is_running:
-            LOGGER.error("PostgreSQL ended and is restarted; clients keep what is not acknowledged")
-            try:
+        if cluster is None:
+            continue
+        try:
+            cluster.keep_log_short()
+            if not cluster.is_running:
+                LOGGER.error("PostgreSQL ended and is restarted; clients keep what is not acknowledged")
                 await _unless(stop, cluster.start())
-            except ServerSetupError as error:
-                LOGGER.error("PostgreSQL did not come back: %s", error)
-                await asyncio.sleep(RESTART_PAUSE_S)
+        except (ServerSetupError, OSError) as error:
+            LOGGER.error("PostgreSQL did not come back: %s", error)
+            await asyncio.sleep(RESTART_PAUSE_S)
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Found]) -> Found | None:

@@ -52,6 +52,18 @@ def post(url: str, *frames: bytes) -> dict:
         return json.load(response)
 
 
+def test_what_a_server_writes_is_its_users_alone_and_lies_in_its_directory(server_factory, tmp_path, monkeypatch):
+    # As a batch job has it from the machine that it was sent from.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
+    server = server_factory("--workers", "1")
+    url = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/0/{'ab' * 16}/artifacts/x"
+    urllib.request.urlopen(urllib.request.Request(url, b"x", method="PUT"), timeout=20).close()
+    assert server.database_url.endswith(f"host={server.directory}/postgres-socket")
+    written = {path for path in server.directory.rglob("*") if "postgres" not in path.parts} - {server.log}
+    assert {path.name for path in written} >= {"artifacts", "objects", "workers", "server.lock", "postgres.log"}
+    assert [path for path in written if path.is_file() and path.stat().st_mode & 0o077] == []
+
+
 def test_a_server_that_cannot_start_says_why_and_what_to_do(server_factory, initialised_directory, tmp_path):
     server = server_factory()
     port = str(free_port())

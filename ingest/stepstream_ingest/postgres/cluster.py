@@ -1,12 +1,11 @@
 """A PostgreSQL cluster in a directory of ours: durable, reached by a Unix socket alone."""
 
 import asyncio
-import hashlib
+import logging
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -14,17 +13,24 @@ from urllib.parse import quote
 
 import asyncpg
 
-from stepstream_ingest import child
+from stepstream_ingest import child, private
 from stepstream_ingest.errors import ServerSetupError
-from stepstream_ingest.postgres import moving
+from stepstream_ingest.postgres import moving, socket_dir
 from stepstream_ingest.postgres.binaries import Binaries
+
+LOGGER: Final = logging.getLogger(__name__)
 
 USER: Final = "stepstream"
 DATABASE: Final = "postgres"
 START_TIMEOUT_S: Final = 60.0
-"""Crash recovery replays up to max_wal_size."""
+"""For a PostgreSQL that does not answer at all. One that recovers says so, and takes as long as it takes."""
 STOP_TIMEOUT_S: Final = 30.0
 PREDECESSOR_TIMEOUT_S: Final = 30.0
+
+SAY_RECOVERY_S: Final = 5.0
+LOG_BYTES: Final = 16 * 2**20
+"""Of each of two files: each request that PostgreSQL refuses is a few lines, and clients may repeat one for weeks."""
+WORDS_BYTES: Final = 1500
 
 USER_NAMESPACE: Final = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 
@@ -34,6 +40,7 @@ SETTINGS: Final = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "listen_addresses": "",
+    "unix_socket_permissions": "0700",
     "shared_buffers": "256MB",
     # Bulk writing: fewer checkpoints, and fewer full pages after each.
     "max_wal_size": "2GB",
@@ -64,14 +71,12 @@ class Cluster:
         self._binaries = binaries
         self._max_connections = max_connections
         self._process: subprocess.Popen[bytes] | None = None
-        # A socket's path may have 107 bytes: never below a directory that the user has named.
-        digest = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:12]
-        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-        self._sockets = Path(base if len(base) < 60 else "/tmp") / f"stepstream-{os.getuid()}-{digest}"
+        self._sockets: Path | None = None
+        self._log = directory.parent / "postgres.log"
 
     @property
     def dsn(self) -> str:
-        """How to reach it."""
+        """How to reach it, once it has been started."""
         port = "" if self.tcp_port is None else f"&port={self.tcp_port}"
         return f"postgresql://{USER}@/{DATABASE}?host={quote(str(self._sockets), safe='')}{port}"
 
@@ -91,7 +96,11 @@ class Cluster:
         if not (self.directory / "PG_VERSION").exists():
             await asyncio.to_thread(self._initialise)
         await self._wait_for_predecessor()
-        self._sockets.mkdir(mode=0o700, exist_ok=True)
+        if self._sockets is None:
+            self._sockets = socket_dir.choose(self.directory)
+        else:
+            # Who has been told the place goes on asking there.
+            private.make(self._sockets)
         settings = SETTINGS | {
             "max_connections": str(self._max_connections),
             "unix_socket_directories": str(self._sockets),
@@ -105,8 +114,16 @@ class Cluster:
         self._launch(command)
         await self._wait_until_accepting()
 
+    def keep_log_short(self) -> None:
+        """What PostgreSQL has said goes to `postgres.log.1` when it is much; what was there is forgotten."""
+        if self._log.exists() and self._log.stat().st_size > LOG_BYTES:
+            # Copied and cut, not renamed: PostgreSQL goes on appending to the file that it has.
+            shutil.copyfile(self._log, self._log.with_name("postgres.log.1"))
+            os.truncate(self._log, 0)
+
     def _launch(self, command: list[str]) -> None:
-        with open(self.directory.parent / "postgres.log", "ab") as log:
+        self.keep_log_short()
+        with open(self._log, "ab") as log:
             # SIGINT is PostgreSQL's fast shutdown.
             self._process = child.start(command, on_parent_death=signal.SIGINT, output=log)
 
@@ -122,7 +139,8 @@ class Cluster:
                 self._process.send_signal(signal.SIGQUIT)  # recovers from its log at the next start
                 await asyncio.to_thread(self._process.wait)
         self._process = None
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _check_version(self) -> None:
         stamp = self.directory / "PG_VERSION"
@@ -164,23 +182,35 @@ class Cluster:
             await asyncio.sleep(0.1)
 
     async def _wait_until_accepting(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
+        began = time.monotonic()
+        deadline = began + START_TIMEOUT_S
+        said = False
         while True:
             try:
                 connection = await asyncpg.connect(self.dsn, timeout=5)
+            except asyncpg.CannotConnectNowError as error:
+                if not self.is_running:
+                    raise self._not_started(error) from error
+                # Given up, it would begin again each time, and never be done.
+                if not said and time.monotonic() - began > SAY_RECOVERY_S:
+                    LOGGER.info("PostgreSQL recovers what it had not written when it ended; that may take minutes")
+                    said = True
+                await asyncio.sleep(0.05)
             except (OSError, asyncpg.PostgresError, TimeoutError) as error:
                 if not self.is_running or time.monotonic() > deadline:
-                    raise ServerSetupError(
-                        f"PostgreSQL did not start in {self.directory} ({error}); its last words:\n{self._last_words()}"
-                    ) from error
+                    raise self._not_started(error) from error
                 await asyncio.sleep(0.05)
             else:
                 await connection.close()
                 return
 
-    def _last_words(self) -> str:
-        log = self.directory.parent / "postgres.log"
-        return log.read_text(errors="replace")[-1500:] if log.exists() else "(none)"
+    def _not_started(self, error: Exception) -> ServerSetupError:
+        words = "(none)"
+        if self._log.exists():
+            with self._log.open("rb") as log:
+                log.seek(max(0, self._log.stat().st_size - WORDS_BYTES))
+                words = log.read().decode(errors="replace")
+        return ServerSetupError(f"PostgreSQL did not start in {self.directory} ({error}); its last words:\n{words}")
 
 
 def running_postmaster(directory: Path) -> int | None:

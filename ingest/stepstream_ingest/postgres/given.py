@@ -1,11 +1,13 @@
 """A PostgreSQL that somebody else runs: whether it will do, and how many of its connections are ours."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import asyncpg
 
 from stepstream_ingest.database import translated
-from stepstream_ingest.errors import ServerSetupError
+from stepstream_ingest.errors import DatabaseAway, NotStorable, ServerSetupError
 from stepstream_ingest.postgres.binaries import MIN_MAJOR
 
 MAX_PER_WORKER: Final = 9
@@ -24,6 +26,33 @@ SELECT least(
     (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())
 )
 """
+
+
+@contextmanager
+def explained(named: str) -> Iterator[None]:
+    """What goes wrong with the PostgreSQL that the operator has named, in words: ServerSetupError.
+
+    `named` says which, without its password.
+    """
+    try:
+        yield
+    except DatabaseAway as error:
+        raise ServerSetupError(
+            f"the database {named} cannot be reached ({error}). Check that it runs, that this machine may connect to "
+            "it, and the user and database in --database-url."
+        ) from error
+    except (ValueError, OverflowError):
+        # Not what it says: that may be a piece of the password.
+        raise ServerSetupError(
+            "--database-url cannot be read: after the host comes a port from 1 to 65535, and what is special in a "
+            "user's name or password, such as / @ : # and %, is written as %2F %40 %3A %23 %25"
+        ) from None
+    except (asyncpg.PostgresError, NotStorable) as error:
+        raise ServerSetupError(
+            f"the database {named} cannot be used: {error}. The user needs a schema to make tables in (GRANT CREATE ON "
+            "SCHEMA public, or a database of its own), and a connection that leads to PostgreSQL itself or to a pooler "
+            "in session mode; in transaction mode prepared statements and locks would be lost."
+        ) from error
 
 
 async def check(dsn: str, workers: int) -> int:

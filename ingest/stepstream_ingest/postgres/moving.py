@@ -21,8 +21,11 @@ def commands(directory: Path, found: str, binaries: Binaries, user: str, databas
     before = "".join(f"{word} " for word in as_user)
     reach = f"-h /tmp -p {PORT} -U {user}"
 
+    # It asks for no password, and all users share /tmp.
+    options = f"-k /tmp -p {PORT} -c listen_addresses= -c unix_socket_permissions=0700"
+
     def started(programs: str, data: str) -> str:
-        return f'{before}"{programs}"/pg_ctl -D {data} -l {log} -o "-k /tmp -p {PORT} -c listen_addresses=" -w start'
+        return f'{before}"{programs}"/pg_ctl -D {data} -l {log} -o "{options}" -w start'
 
     steps = (
         f"OLD=/usr/lib/postgresql/{found}/bin",

@@ -45,7 +45,16 @@ def test_the_token_is_taken_as_bearer_and_as_the_password_of_basic():
     assert authorised("Bearer secret", "secret")
     assert authorised("bearer secret", "secret")
     assert authorised(f"Basic {basic}", "secret")
-    for wrong in ("", "Bearer", "Bearer Secret", "Basic secret", f"Basic {basic}x", "Digest secret", "Bearer sécret"):
+    for wrong in (
+        "",
+        "Bearer",
+        "Bearer Secret",
+        "Basic secret",
+        f"Basic {basic}x",
+        "Digest secret",
+        "Bearer sécret",
+        "Bearer \udcff",
+    ):
         assert not authorised(wrong, "secret")
 
 
@@ -124,6 +133,9 @@ class Recovering:
 
     async def start(self) -> None:
         await asyncio.sleep(60)
+
+    def keep_log_short(self) -> None:
+        pass
 
 
 class NoWorkers:
