@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -112,12 +113,19 @@ def initialised_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def short_path() -> Iterator[Path]:
+    """As `tmp_path`, where a socket's path must not be longer than the kernel allows."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
+
+
+@pytest.fixture
 def server_factory(initialised_directory: Path, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts real server processes, and stops them after the test."""
     started: list[ServerProcess] = []
 
-    def start(*arguments: str) -> ServerProcess:
-        directory = tmp_path / f"server-{len(started)}"
+    def start(*arguments: str, below: Path = tmp_path) -> ServerProcess:
+        directory = below / f"server-{len(started)}"
         shutil.copytree(initialised_directory, directory)
         started.append(ServerProcess(directory, *arguments))
         return started[-1]

@@ -11,7 +11,8 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from stepstream_ingest import auth, telemetry
+from stepstream_ingest import auth, hosts, telemetry
+from stepstream_ingest.admission import Admission
 from stepstream_ingest.api.service import add_api
 from stepstream_ingest.artifacts.collect import Collector
 from stepstream_ingest.artifacts.manifest import Manifest
@@ -23,6 +24,7 @@ from stepstream_ingest.artifacts.stores.open import open_store
 from stepstream_ingest.artifacts.stores.store import ObjectGone, Store, StoreAway, StoreRefused
 from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.background import for_ever
+from stepstream_ingest.bodies import ROOM
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.drain import Drain
@@ -44,7 +46,6 @@ from stepstream_ingest.tracking.heartbeats import Heartbeats
 from stepstream_ingest.tracking.models import LoggedModels
 from stepstream_ingest.tracking.runs import Runs
 from stepstream_ingest.worker_config import WorkerConfig
-from stepstream_ingest.write.admission import Admission
 from stepstream_ingest.write.append import Appender
 from stepstream_ingest.write.commit import Committer
 from stepstream_ingest.write.queue import CommitQueue
@@ -71,10 +72,16 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     drain = Drain()
     queue, appends = CommitQueue(Committer(database)), CommitQueue(Appender(database))
     app = web.Application(
-        middlewares=[_errors, drain.middleware(), auth.middleware(config.token)],
+        middlewares=[
+            _errors,
+            drain.middleware(),
+            hosts.middleware(config.allowed_hosts),
+            auth.middleware(config.token),
+        ],
         client_max_size=limits.MAX_REQUEST_BYTES,
     )
     admission = Admission(max_bytes=config.queue_bytes, max_requests=config.queue_requests)
+    app[ROOM] = Admission(max_bytes=config.queue_bytes, max_requests=config.queue_requests)
     compaction = Compaction(database)
     hearing = Hearing(Path(config.tally).with_name("unheard") if config.tally else None)
     reaper = Reaper(Heartbeats(database), hearing, config.heartbeat_timeout_s)

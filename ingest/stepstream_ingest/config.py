@@ -28,6 +28,8 @@ class ServerConfig:
     """None starts a PostgreSQL of its own in `data_dir`."""
     data_dir: Path
     token: str | None
+    allowed_hosts: list[str] | None
+    """Names by which it may be asked, beside addresses and localhost; None takes any."""
     heartbeat_timeout_s: float
     """A run whose writers are silent for this long is marked failed."""
     drain_s: float
@@ -49,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--artifact-root", metavar="URL", help=f"{root.FORMS} (default: the folder artifacts in the data directory)"
     )
     parser.add_argument("--token", help="what clients must send; better given as STEPSTREAM_TOKEN")
+    parser.add_argument(
+        "--allowed-hosts",
+        metavar="NAMES",
+        help="names by which the server may be asked, with commas between (default: any; without a token on this "
+        "machine alone, addresses and localhost)",
+    )
     parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a token")
     parser.add_argument(
         "--no-compaction", action="store_true", help="only where another server on this database compacts"
@@ -92,6 +100,9 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerCon
         database_url=database_url,
         data_dir=data_dir,
         token=token,
+        allowed_hosts=_allowed_hosts(
+            arguments.allowed_hosts or environ.get("STEPSTREAM_ALLOWED_HOSTS"), arguments.host, token
+        ),
         heartbeat_timeout_s=arguments.heartbeat_timeout,
         drain_s=arguments.drain_timeout,
         compaction=not arguments.no_compaction,
@@ -107,6 +118,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _allowed_hosts(said: str | None, host: str, token: str | None) -> list[str] | None:
+    if said:
+        return [name for name in (one.strip().lower() for one in said.split(",")) if name]
+    # What only this machine can reach, and everybody on it may use, is reached by the pages of its browsers, too.
+    return [] if not token and is_loopback(host) else None
 
 
 def _data_dir(given: Path | None, environ: Mapping[str, str]) -> Path:

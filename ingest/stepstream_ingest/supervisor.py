@@ -199,6 +199,7 @@ class WorkersParent:
             artifact_root=self._config.artifact_root,
             artifact_secret=secret,
             token=self._config.token,
+            allowed_hosts=self._config.allowed_hosts,
             heartbeat_timeout_s=self._config.heartbeat_timeout_s,
             drain_s=self._config.drain_s,
             connections=connections,

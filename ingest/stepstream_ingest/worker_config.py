@@ -15,6 +15,8 @@ class WorkerConfig:
     artifact_secret: str
     """Hexadecimal; every server of this database signs with it."""
     token: str | None = None
+    allowed_hosts: list[str] | None = None
+    """Names by which the server may be asked, beside addresses and localhost; None takes any."""
     heartbeat_timeout_s: float = 60.0
     drain_s: float = 10.0
     queue_bytes: int = 64 * 2**20

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from stepstream_ingest.bodies import whole
+from stepstream_ingest import bodies
 from stepstream_schema import limits
 from tests.integration.app import running
 
@@ -57,9 +57,9 @@ async def test_a_body_is_read_whole(database_url, way):
 @pytest.mark.parametrize("pieces", [1, 3])
 async def test_a_body_that_was_read_before_is_not_taken_for_an_empty_one(pieces):
     async def twice(request: web.Request) -> web.Response:
-        first = await whole(request)
+        first = await bodies.read(request)
         with pytest.raises(RuntimeError, match="read before"):
-            await whole(request)
+            await bodies.read(request)
         return web.Response(body=first)
 
     app = web.Application()
@@ -74,7 +74,7 @@ async def test_nothing_is_stored_of_a_body_that_breaks_off(database_url):
     async with running(database_url, compaction=False) as client:
         run_id = await new_run(client)
         body = a_batch(run_id)
-        head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        head = f"POST {URL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         _, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(head.encode() + b"\r\n\r\n" + body[:-1])
         await writer.drain()
@@ -86,6 +86,42 @@ async def test_nothing_is_stored_of_a_body_that_breaks_off(database_url):
         async with client.post(URL, data=body, headers=JSON) as response:
             assert response.status == 200
         assert await points(client, run_id) == 1000
+
+
+async def begun(client, path: str, head: str, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A request of which no more comes than this."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode() + body)
+    await writer.drain()
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    "path", [URL, "/v1/history", "/v1/artifacts/uploads/complete", "/api/2.0/mlflow-artifacts/mpu/abort"]
+)
+async def test_large_bodies_that_do_not_come_keep_no_small_one_waiting_and_give_their_room_back(
+    database_url, monkeypatch, path
+):
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 1.0)
+    large = bodies.SMALL_BYTES + 1
+    async with running(database_url, compaction=False, queue_bytes=3 * large) as client:
+        run_id = await new_run(client)
+        waiting = [await begun(client, path, f"Content-Length: {large}", b"{") for _ in range(3)]
+        await asyncio.sleep(0.2)
+        # One that does not say its length may be as long as any.
+        for sent in (json.dumps({"a": " " * large}).encode(), in_pieces(b"{}")):
+            async with client.post(path, data=sent, headers=JSON) as response:
+                assert (response.status, (await response.json())["error_code"]) == (429, "QUEUE_FULL")
+                assert int(response.headers["Retry-After"]) > 0
+        small = {"run_id": run_id, "metrics": [{"key": "m", "value": 1.0, "timestamp": 5, "step": 0}]}
+        async with client.post(URL, json=small) as response:
+            assert response.status == 200
+        for reader, writer in waiting:
+            assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 408")
+            writer.close()
+        async with client.post(URL, data=a_batch(run_id), headers=JSON) as response:
+            assert response.status == 200
+        assert await points(client, run_id) == 1001
 
 
 @pytest.mark.parametrize("way", ["stated", "chunked", "compressed"])

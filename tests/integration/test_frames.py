@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from stepstream_ingest.write import routes
+from stepstream_ingest import bodies
 from stepstream_schema import batch, limits, paths
 from stepstream_schema.records import Dataset, Params, Status, Tags
 from tests.integration.app import RUN, WRITER, fetch, frame, get, metrics, post, running, start, stored_points
@@ -214,10 +214,10 @@ async def test_a_compressed_body_is_refused_before_it_is_inflated(database_url, 
 
 
 async def test_a_body_that_stops_half_way_gives_its_room_back(database_url, monkeypatch):
-    monkeypatch.setattr(routes, "BODY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.5)
     async with running(database_url, queue_requests=1) as client:
         reader, writer = await asyncio.open_connection(client.host, client.port)
-        head = f"POST {paths.FRAMES} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        head = f"POST {paths.FRAMES} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
         writer.write(head.encode() + b"half of it")
         await asyncio.sleep(0.1)
         assert (await client.post(paths.FRAMES, data=batch.pack([frame(1, start())]))).status == 429

@@ -52,10 +52,12 @@ def post(url: str, *frames: bytes) -> dict:
         return json.load(response)
 
 
-def test_what_a_server_writes_is_its_users_alone_and_lies_in_its_directory(server_factory, tmp_path, monkeypatch):
+def test_what_a_server_writes_is_its_users_alone_and_lies_in_its_directory(
+    short_path, server_factory, tmp_path, monkeypatch
+):
     # As a batch job has it from the machine that it was sent from.
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
-    server = server_factory("--workers", "1")
+    server = server_factory("--workers", "1", below=short_path)
     url = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/0/{'ab' * 16}/artifacts/x"
     urllib.request.urlopen(urllib.request.Request(url, b"x", method="PUT"), timeout=20).close()
     assert server.database_url.endswith(f"host={server.directory}/postgres-socket")
@@ -249,7 +251,7 @@ async def test_a_database_of_a_newer_stepstream_is_left_alone(database_url):
 def test_a_request_that_is_under_way_at_sigterm_is_committed_and_answered(server_factory):
     server = server_factory("--workers", "1")
     body = batch.pack([frame(1, start(), metrics({"a": [1.0, 2.0]}))])
-    head = f"POST {paths.FRAMES} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    head = f"POST {paths.FRAMES} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(head + body[: len(body) // 2])
         time.sleep(0.3)

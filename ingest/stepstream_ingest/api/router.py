@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from stepstream_ingest.bodies import whole
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.openapi import JSON, Operation, summary_of
 
@@ -37,7 +38,7 @@ class Router:
                 name: _from_path(request.match_info[name], name, kind) for name, kind in from_path.items()
             }
             if decoder is not None:
-                said["body"] = _decoded(await request.read() or b"{}", decoder)
+                said["body"] = _decoded(await whole(request) or b"{}", decoder)
             if query is not None:
                 said["query"] = _queried(request.query, query)
             return web.Response(body=msgspec.json.encode(await call(**said)), content_type=JSON)

@@ -17,6 +17,7 @@ from stepstream_ingest.artifacts.preview import Previews
 from stepstream_ingest.artifacts.stores.headers import DOWNLOAD_HEADERS
 from stepstream_ingest.artifacts.stores.store import Signed
 from stepstream_ingest.artifacts.uploads import Begun, Told, Uploads
+from stepstream_ingest.bodies import json_object
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.openapi import JSON, Nothing, describes
 from stepstream_schema import limits, paths
@@ -81,7 +82,7 @@ class ArtifactRoutes:
     async def begin(self, request: web.Request) -> web.Response:
         """Announce files, and be told how to send each; what is refused is refused alone."""
         owner = _id(request, "run_id")
-        body = await _body(request)
+        body = await json_object(request)
         rank = body.get("rank")
         if rank is not None and (type(rank) is not int or not 0 <= rank < 2**31):
             raise invalid("rank is a whole number from 0, or null")
@@ -102,7 +103,7 @@ class ArtifactRoutes:
     @describes(path={"upload_id": UUID}, body=messages.WantedParts, answer=messages.SignedParts)
     async def sign_parts(self, request: web.Request) -> web.Response:
         """Requests that send these parts."""
-        parts = announce.parts((await _body(request)).get("parts"))
+        parts = announce.parts((await json_object(request)).get("parts"))
         signed = await self._uploads.sign_parts(_id(request, "upload_id"), parts)
         return _json(
             {"parts": [{"number": number, **_signed(one)} for (number, _, _), one in zip(parts, signed, strict=True)]}
@@ -111,7 +112,7 @@ class ArtifactRoutes:
     @describes(body=messages.SentUploads, answer=messages.CompletedFiles)
     async def complete(self, request: web.Request) -> web.Response:
         """List files that have arrived; what has not is told alone."""
-        said = (await _body(request)).get("uploads")
+        said = (await json_object(request)).get("uploads")
         if not isinstance(said, list) or not 1 <= len(said) <= limits.MAX_FILES_PER_REQUEST:
             raise invalid(f"uploads is a list of 1 to {limits.MAX_FILES_PER_REQUEST} uploads")
         # Side by side: each asks the store whether its object is there.
@@ -132,7 +133,7 @@ class ArtifactRoutes:
     @describes(path={"run_id": UUID}, body=messages.WantedFiles, answer=messages.FetchedFiles)
     async def urls(self, request: web.Request) -> web.Response:
         """Requests that fetch files."""
-        wanted = _files(await _body(request), "paths")
+        wanted = _files(await json_object(request), "paths")
         found = await self._manifest.files(_id(request, "run_id"), [checked(str(path)) for path in wanted])
         return _json({"files": [await self._fetch(str(path), found.get(str(path))) for path in wanted]})
 
@@ -154,7 +155,7 @@ class ArtifactRoutes:
     @describes(body=messages.ArtifactCollection, answer=messages.CollectedArtifacts)
     async def collect(self, request: web.Request) -> web.Response:
         """Remove for a second what nothing refers to, or with dry_run say what there is."""
-        body = await _body(request)
+        body = await json_object(request)
         grace = body.get("grace_s", 86_400)
         if type(grace) not in (int, float) or not 0 <= grace <= MAX_GRACE_S:
             raise invalid("grace_s is a number of seconds, at most a year")
@@ -239,16 +240,6 @@ def _uuid(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise invalid(f"an id is 32 hex digits, not {text[:60]!r}") from None
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        body = orjson.loads(await request.read() or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise ApiError(400, "MALFORMED", f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ApiError(400, "MALFORMED", "the body is not a JSON object")
-    return body
 
 
 def _json(said: dict[str, Any]) -> web.Response:

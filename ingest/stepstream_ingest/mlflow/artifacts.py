@@ -19,10 +19,12 @@ from stepstream_ingest.artifacts.manifest import MAX_LISTED, Entry, File, Manife
 from stepstream_ingest.artifacts.stores.directory import READ_BYTES
 from stepstream_ingest.artifacts.stores.store import Store
 from stepstream_ingest.artifacts.uploads import Told, Uploads
+from stepstream_ingest.bodies import json_object
 from stepstream_ingest.errors import ApiError
 from stepstream_schema import limits
 
 PREFIXES: Final = ("/api/2.0/mlflow-artifacts", "/ajax-api/2.0/mlflow-artifacts")
+INVALID: Final = "INVALID_PARAMETER_VALUE"
 MAX_PAGES: Final = 1000
 """A directory of a million entries; MLflow's protocol has no pages here."""
 
@@ -79,7 +81,7 @@ class MlflowArtifactRoutes:
 
     async def create_parts(self, request: web.Request) -> web.Response:
         """Begin an upload in parts, and sign all of them."""
-        body = await _body(request)
+        body = await json_object(request, INVALID)
         count = body.get("num_parts")
         if type(count) is not int or not 1 <= count <= limits.MAX_PARTS:
             raise _invalid(f"num_parts must lie between 1 and {limits.MAX_PARTS}")
@@ -92,13 +94,13 @@ class MlflowArtifactRoutes:
 
     async def complete_parts(self, request: web.Request) -> web.Response:
         """Make them one file; which parts there are is asked of the store, and must be what the client says."""
-        body = await _body(request)
+        body = await json_object(request, INVALID)
         await self._uploads.complete(_upload_id(body), Told(part_count=_part_count(body)))
         return _json({})
 
     async def abort_parts(self, request: web.Request) -> web.Response:
         """Give the upload up."""
-        await self._uploads.abort(_upload_id(await _body(request)))
+        await self._uploads.abort(_upload_id(await json_object(request, INVALID)))
         return _json({})
 
     async def _file(self, path: str) -> File:
@@ -189,18 +191,8 @@ def _part_count(body: Mapping[str, Any]) -> int:
     return len(said)
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        body = orjson.loads(await request.read() or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise _invalid(f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise _invalid("the body is not a JSON object")
-    return body
-
-
 def _invalid(message: str) -> ApiError:
-    return ApiError(400, "INVALID_PARAMETER_VALUE", message)
+    return ApiError(400, INVALID, message)
 
 
 def _json(said: dict[str, Any]) -> web.Response:

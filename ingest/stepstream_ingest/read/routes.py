@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
 from aiohttp import web
 
+from stepstream_ingest.bodies import json_object
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.openapi import JSON, describes
 from stepstream_ingest.read import formats, messages, view
@@ -73,7 +73,7 @@ class ReadRoutes:
     @describes(body=messages.HistoryQuestion, answer=messages.HistoryAnswer, answer_types=COLUMNAR)
     async def many(self, request: web.Request) -> web.Response:
         """Metrics of several runs on one axis of steps."""
-        body = await _body(request)
+        body = await json_object(request)
         asked = body.get("series")
         if not isinstance(asked, list) or not asked or not all(isinstance(one, dict) for one in asked):
             raise _invalid('say which: {"series": [{"run_id": ..., "key": ...}, ...]}')
@@ -188,16 +188,6 @@ def _series(row: Any) -> dict[str, Any]:
         "min": formats.number(row["min"]),
         "max": formats.number(math.nan if row["max"] is None else row["max"]),
     }
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        body = orjson.loads(await request.read())
-    except orjson.JSONDecodeError as error:
-        raise ApiError(400, "MALFORMED", f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ApiError(400, "MALFORMED", "the body is not a JSON object")
-    return body
 
 
 def _wanted(asked: Mapping[str, Any]) -> Wanted:

@@ -10,11 +10,10 @@ import orjson
 from aiohttp import web
 from msgspec import Struct
 
-from stepstream_ingest import telemetry
-from stepstream_ingest.bodies import whole
+from stepstream_ingest import bodies, telemetry
+from stepstream_ingest.admission import Admission
 from stepstream_ingest.errors import ApiError, DatabaseAway
 from stepstream_ingest.openapi import describes
-from stepstream_ingest.write.admission import Admission
 from stepstream_ingest.write.candidate import Candidate, Refusal, validate
 from stepstream_ingest.write.queue import CommitQueue, Committed
 from stepstream_schema import batch, limits, paths
@@ -23,8 +22,6 @@ from stepstream_schema.errors import FrameError
 RETRY_FULL_S: Final = 1
 RETRY_AWAY_S: Final = 2
 RETRY_BEHIND_S: Final = 2
-BODY_TIMEOUT_S: Final = 60.0
-"""A body that is still on its way then gives its room back: its sender waits no longer either."""
 
 
 class RefusedFrame(Struct, kw_only=True, frozen=True):
@@ -112,7 +109,7 @@ class FrameRoutes:
         self._measure()
         try:
             await asyncio.sleep(delay)
-            return await self._admitted(await _body(request))
+            return await self._admitted(await bodies.read(request))
         finally:
             self._admission.release(size)
             self._measure()
@@ -156,16 +153,6 @@ class FrameRoutes:
     def _measure(self) -> None:
         telemetry.QUEUE_BYTES.set(self._admission.bytes)
         telemetry.QUEUE_REQUESTS.set(self._admission.requests)
-
-
-async def _body(request: web.Request) -> bytes:
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await whole(request)
-    except TimeoutError as error:
-        telemetry.REQUESTS_TURNED_AWAY.labels("body late").inc()
-        message = f"the body did not arrive within {BODY_TIMEOUT_S:g} s; nothing of this request is stored"
-        raise ApiError(408, "REQUEST_TIMEOUT", message) from error
 
 
 def _answer(

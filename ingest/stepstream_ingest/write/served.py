@@ -13,8 +13,8 @@ from typing import Final
 from uuid import UUID
 
 from stepstream_ingest import telemetry
+from stepstream_ingest.admission import Admission
 from stepstream_ingest.errors import ApiError, RunClosed
-from stepstream_ingest.write.admission import Admission
 from stepstream_ingest.write.candidate import Candidate, accepted
 from stepstream_ingest.write.queue import CommitQueue
 from stepstream_schema import frame as wire

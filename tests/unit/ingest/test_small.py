@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepstream_ingest import config, supervisor
+from stepstream_ingest.admission import Admission
 from stepstream_ingest.artifacts.stores import root
 from stepstream_ingest.auth import authorised
 from stepstream_ingest.data_dir import DataDir
@@ -20,7 +21,6 @@ from stepstream_ingest.errors import ServerSetupError
 from stepstream_ingest.hearing import Hearing
 from stepstream_ingest.postgres import given as given_postgres
 from stepstream_ingest.worker_config import WorkerConfig
-from stepstream_ingest.write.admission import Admission
 
 
 @given(st.lists(st.integers(1, 60)))

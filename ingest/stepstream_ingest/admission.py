@@ -1,4 +1,4 @@
-"""How much may wait for a commit. Pure."""
+"""How much may be held at once: frames that wait for a commit, and bodies that are on their way. Pure."""
 
 
 class Admission:
