@@ -129,7 +129,7 @@ class Process:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(self.url + "/health", timeout=2) as response:
+            with urllib.request.urlopen(self.url + "/ready", timeout=2) as response:
                 return int(response.status) == 200
         except OSError:
             return False

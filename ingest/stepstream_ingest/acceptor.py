@@ -8,6 +8,7 @@ import asyncio
 import errno
 import logging
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
@@ -26,8 +27,9 @@ FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
 class Acceptor:
     """Law: every connection is accepted, `YIELD_S` later than it could be if others have fewer and do not come."""
 
-    def __init__(self, listener: socket.socket, server: web.Server, tally: Tally) -> None:
-        self._listener, self._server, self._tally = listener, server, tally
+    def __init__(self, listener: socket.socket, server: web.Server, tally: Tally, on_full: Callable[[], None]) -> None:
+        """`on_full` is called when somebody cannot be let in."""
+        self._listener, self._server, self._tally, self._on_full = listener, server, tally, on_full
         self._loop = asyncio.get_running_loop()
         self._has_yielded = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -73,6 +75,7 @@ class Acceptor:
             if error.errno not in FULL:
                 raise
             LOGGER.error("no connection can be accepted for a second: %s", error.strerror)
+            self._on_full()
             self._pause(FULL_PAUSE_S)
             return
         self._tally.publish(count + 1)

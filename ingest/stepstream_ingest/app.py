@@ -1,17 +1,14 @@
 """The aiohttp application of one worker."""
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-import orjson
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from stepstream_ingest import auth, hosts, telemetry
+from stepstream_ingest import auth, hosts, operations, refusals
 from stepstream_ingest.admission import Admission
 from stepstream_ingest.api.service import add_api
 from stepstream_ingest.artifacts.collect import Collector
@@ -21,14 +18,13 @@ from stepstream_ingest.artifacts.routes import ArtifactRoutes
 from stepstream_ingest.artifacts.serve import StoreRoutes
 from stepstream_ingest.artifacts.stores.directory import DirectoryStore
 from stepstream_ingest.artifacts.stores.open import open_store
-from stepstream_ingest.artifacts.stores.store import ObjectGone, Store, StoreAway, StoreRefused
+from stepstream_ingest.artifacts.stores.store import Store
 from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.background import for_ever
 from stepstream_ingest.bodies import ROOM
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.drain import Drain
-from stepstream_ingest.errors import ApiError, DatabaseAway, NotStorable
 from stepstream_ingest.hearing import Hearing
 from stepstream_ingest.logs import Logs
 from stepstream_ingest.mlflow.artifacts import MlflowArtifactRoutes
@@ -37,6 +33,7 @@ from stepstream_ingest.mlflow.service import add_mlflow
 from stepstream_ingest.origin import Origins
 from stepstream_ingest.read.history import History
 from stepstream_ingest.read.routes import ReadRoutes
+from stepstream_ingest.readiness import Readiness
 from stepstream_ingest.reaper import Reaper
 from stepstream_ingest.registry.store import Registry
 from stepstream_ingest.retention.store import Retention
@@ -51,12 +48,11 @@ from stepstream_ingest.write.commit import Committer
 from stepstream_ingest.write.queue import CommitQueue
 from stepstream_ingest.write.routes import FrameRoutes
 from stepstream_ingest.write.served import Served
-from stepstream_schema import limits, paths
+from stepstream_schema import limits
 
-LOGGER: Final = logging.getLogger(__name__)
 VERSION: Final = "0.1.0"
-RETRY_AWAY_S: Final = 2
 STORE: Final = web.AppKey("store", Store)
+HEARING: Final = web.AppKey("hearing", Hearing)
 AGE_S: Final = 3600.0
 """Days are what is promised; an hour late is on time. Each run of an experiment whose points age is looked at."""
 READER_SHARE: Final = 3
@@ -73,7 +69,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     queue, appends = CommitQueue(Committer(database)), CommitQueue(Appender(database))
     app = web.Application(
         middlewares=[
-            _errors,
+            refusals.middleware,
             drain.middleware(),
             hosts.middleware(config.allowed_hosts),
             auth.middleware(config.token),
@@ -84,6 +80,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     app[ROOM] = Admission(max_bytes=config.queue_bytes, max_requests=config.queue_requests)
     compaction = Compaction(database)
     hearing = Hearing(Path(config.tally).with_name("unheard") if config.tally else None)
+    app[HEARING] = hearing
     reaper = Reaper(Heartbeats(database), hearing, config.heartbeat_timeout_s)
     FrameRoutes(queue, admission, compaction.delay_s, hearing.interrupted).add_to(app)
     ReadRoutes(History(readers)).add_to(app)
@@ -107,7 +104,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     )
     add_mlflow(app, slices)
     add_api(app, slices, VERSION)
-    _add_operations(app, database, drain)
+    operations.add_to(app, Readiness(config.dsn, drain), VERSION)
 
     async def run(_: web.Application) -> AsyncIterator[None]:
         queue.start()
@@ -140,62 +137,3 @@ def _add_artifacts(app: web.Application, database: Database, store: Store, manif
     if isinstance(store, DirectoryStore):
         StoreRoutes(store).add_to(app)
     return uploads
-
-
-def _add_operations(app: web.Application, database: Database, drain: Drain) -> None:
-    async def health(_: web.Request) -> web.Response:
-        if drain.is_on:
-            return web.json_response({"status": "draining"}, status=503)
-        try:
-            await database.fetch("SELECT 1")
-        except DatabaseAway as error:
-            return web.json_response({"status": "database away", "message": str(error)}, status=503)
-        return web.json_response({"status": "ok"})
-
-    async def version(_: web.Request) -> web.Response:
-        return web.json_response({"version": VERSION, "frame_version": limits.FRAME_VERSION})
-
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
-
-    app.router.add_get(paths.HEALTH, health)
-    app.router.add_get(paths.VERSION, version)
-    app.router.add_get(paths.METRICS, metrics)
-
-
-@web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal in one form; a defect is logged and says so."""
-    try:
-        return await handler(request)
-    except ApiError as error:
-        return _refusal(error)
-    except DatabaseAway as error:
-        return _refusal(ApiError(503, "DATABASE_AWAY", str(error), RETRY_AWAY_S))
-    except NotStorable as error:
-        return _refusal(ApiError(400, "INVALID_PARAMETER_VALUE", f"PostgreSQL does not take a value of this: {error}"))
-    except StoreAway as error:
-        return _refusal(ApiError(503, "STORE_AWAY", str(error), RETRY_AWAY_S))
-    except ObjectGone as error:
-        return _refusal(ApiError(404, "RESOURCE_DOES_NOT_EXIST", str(error)))
-    except StoreRefused as error:
-        return _refusal(ApiError(400, "INVALID_PARAMETER_VALUE", str(error)))
-    except web.HTTPRequestEntityTooLarge as error:
-        return _refusal(ApiError(413, "TOO_LARGE", str(error.text)))
-    except web.HTTPException as error:
-        codes = {404: "ENDPOINT_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
-        message = f"{request.method} {request.path}: {error.reason}"
-        return _refusal(ApiError(error.status, codes.get(error.status, "HTTP_ERROR"), message))
-    except (asyncio.CancelledError, ConnectionError):
-        raise
-    except Exception:
-        LOGGER.exception("%s %s failed", request.method, request.path)
-        return _refusal(ApiError(500, "INTERNAL_ERROR", "a defect of the server; its log has the details"))
-
-
-def _refusal(error: ApiError) -> web.Response:
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = 'Basic realm="stepstream", Bearer'
-    body = orjson.dumps({"error_code": error.code, "message": error.message})
-    return web.Response(status=error.status, body=body, content_type="application/json", headers=headers)

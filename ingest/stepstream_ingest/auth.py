@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 from stepstream_ingest.errors import ApiError
 from stepstream_schema import paths
 
-OPEN_PATHS = frozenset({paths.HEALTH, paths.VERSION})
+OPEN_PATHS = frozenset({paths.HEALTH, paths.READY, paths.VERSION})
 """What a load balancer asks before it knows anybody."""
 
 

@@ -132,6 +132,17 @@ async def _as_it_is(_: Connection) -> None:
     return None
 
 
+async def is_writable(dsn: str, timeout_s: float) -> bool:
+    """Whether it takes a new connection and, by that, changes. Raises DatabaseAway."""
+    with translated():
+        async with asyncio.timeout(timeout_s):
+            connection = await asyncpg.connect(dsn, server_settings={"application_name": "stepstream ready"})
+            try:
+                return bool(await connection.fetchval("SELECT current_setting('transaction_read_only') = 'off'"))
+            finally:
+                connection.terminate()
+
+
 async def stream_copy(rows: Sequence[bytes]) -> AsyncIterator[bytes]:
     """Rows in PostgreSQL's binary COPY format, framed as one stream."""
     pieces: list[bytes] = [COPY_HEADER]

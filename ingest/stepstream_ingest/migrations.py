@@ -23,6 +23,7 @@ LOCK_PAUSE_S: Final = 3.0
 PATIENCE_S: Final = 300.0
 """Then the server does not start."""
 TURN_PAUSE_S: Final = 0.2
+SAY_AGAIN_S: Final = 60.0
 
 CREATE_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -51,11 +52,12 @@ async def migrate(dsn: str) -> list[str]:
 
 async def _wait_for_turn(connection: asyncpg.Connection) -> None:
     # Asked again and again: a statement that waits would keep VACUUM from what has been deleted meanwhile.
-    said = False
+    # However long it takes: a migration may rewrite what is large, and whoever stops this server is heard meanwhile.
+    say_at = time.monotonic()
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
-        if not said:
+        if time.monotonic() >= say_at:
             LOGGER.info("another server is bringing the database to the current schema; waiting for it")
-            said = True
+            say_at = time.monotonic() + SAY_AGAIN_S
         await asyncio.sleep(TURN_PAUSE_S)
 
 

@@ -88,7 +88,12 @@ def _places(config: ServerConfig) -> Iterator[Path]:
             shutil.rmtree(shared, ignore_errors=True)
             private.make(shared)
         else:
-            shared = Path(tempfile.mkdtemp(prefix="stepstream-workers-"))
+            try:
+                shared = Path(tempfile.mkdtemp(prefix="stepstream-workers-"))
+            except OSError as error:
+                raise ServerSetupError(
+                    f"the workers need a directory for what they count, and there is none: {error}; set TMPDIR"
+                ) from error
             # Whoever clears the system's directory of what has not changed for days leaves what is locked.
             stack.callback(os.close, _locked(shared))
         stack.callback(shutil.rmtree, shared, ignore_errors=True)

@@ -16,7 +16,7 @@ import uvloop
 from aiohttp import web
 
 from stepstream_ingest.acceptor import Acceptor
-from stepstream_ingest.app import create_app
+from stepstream_ingest.app import HEARING, create_app
 from stepstream_ingest.tally import Tally
 from stepstream_ingest.worker_config import WorkerConfig
 
@@ -35,7 +35,7 @@ async def serve(config: WorkerConfig, listener: socket.socket, on_ready: Callabl
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S, keepalive_timeout=75.0)
     await runner.setup()
     assert runner.server is not None
-    acceptor = Acceptor(listener, runner.server, Tally(Path(config.tally), config.worker))
+    acceptor = Acceptor(listener, runner.server, Tally(Path(config.tally), config.worker), app[HEARING].interrupted)
     acceptor.start()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -74,7 +74,7 @@ async def test_nothing_is_stored_of_a_body_that_breaks_off(database_url):
     async with running(database_url, compaction=False) as client:
         run_id = await new_run(client)
         body = a_batch(run_id)
-        head = f"POST {URL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        head = f"POST {URL} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         _, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(head.encode() + b"\r\n\r\n" + body[:-1])
         await writer.drain()
@@ -91,7 +91,9 @@ async def test_nothing_is_stored_of_a_body_that_breaks_off(database_url):
 async def begun(client, path: str, head: str, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A request of which no more comes than this."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
-    writer.write(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode() + body)
+    writer.write(
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode() + body
+    )
     await writer.drain()
     return reader, writer
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import asyncpg
 import psutil
@@ -121,7 +123,7 @@ def test_a_killed_worker_is_replaced(server_factory):
 
 def test_connections_that_come_together_are_spread_over_the_workers(server_factory):
     server = server_factory("--workers", "2")
-    workers = two_ready_workers(server)
+    workers = ready_workers(server, 2)
     seen = []
     # A worker that has something else to do for a tenth of a second, as in its first one, leaves a burst to the other.
     while not seen or (min(seen[-1]) < 5 and len(seen) < 3):
@@ -137,7 +139,7 @@ def test_connections_that_come_together_are_spread_over_the_workers(server_facto
 
 def test_a_worker_that_is_stuck_keeps_nobody_from_the_others(server_factory):
     server = server_factory("--workers", "2")
-    stuck, free = two_ready_workers(server)
+    stuck, free = ready_workers(server, 2)
     os.kill(stuck, signal.SIGSTOP)
     try:
         opened = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(8)]
@@ -149,9 +151,9 @@ def test_a_worker_that_is_stuck_keeps_nobody_from_the_others(server_factory):
         connection.close()
 
 
-def two_ready_workers(server) -> list[int]:
+def ready_workers(server, count: int) -> list[int]:
     deadline = time.monotonic() + 20
-    while not all(f"worker {number} is ready" in server.log.read_text() for number in range(2)):
+    while not all(f"worker {number} is ready" in server.log.read_text() for number in range(count)):
         assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.05)
     return server.workers()
@@ -173,9 +175,48 @@ def test_the_counters_of_all_workers_are_added_up(server_factory):
     server = server_factory("--workers", "2")
     for seq in range(1, 21):
         post(server.url, frame(seq, metrics({"a": [1.0, 2.0]})))
+    assert "stepstream_points_stored_total 40.0" in counters(server)
+
+
+def test_who_goes_away_in_the_middle_is_counted_and_leaves_no_traceback(server_factory):
+    server = server_factory("--workers", "1")
+    sent = [("POST", paths.FRAMES), ("POST", "/v1/history"), ("POST", "/api/2.0/mlflow/runs/log-batch")]
+    sent.append(("PUT", f"/api/2.0/mlflow-artifacts/artifacts/0/{'ab' * 16}/artifacts/x"))
+    before = server.log.read_text()
+    for method, path in sent:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+            connection.sendall(head.encode() + b"{")
+            time.sleep(0.1)
+    deadline = time.monotonic() + 10
+    while f'stepstream_requests_total{{status="499"}} {len(sent):.1f}' not in counters(server):
+        assert time.monotonic() < deadline, counters(server)
+        time.sleep(0.05)
+    assert server.log.read_text() == before
+
+
+def test_who_cannot_be_let_in_is_not_taken_for_silent(server_factory):
+    server = server_factory("--workers", "1")
+    (worker,) = ready_workers(server, 1)
+    unheard = server.directory / "workers" / "unheard"
+    before = unheard.read_bytes()
+    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    taken = {int(one.name) for one in Path(f"/proc/{worker}/fd").iterdir()}
+    first_free = min(set(range(len(taken) + 1)) - taken)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (first_free, limits[1]))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        deadline = time.monotonic() + 10
+        while "no connection can be accepted" not in server.log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert unheard.read_bytes() > before
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+        assert answer(connection) == 200
+
+
+def counters(server) -> list[str]:
     with urllib.request.urlopen(server.url + paths.METRICS) as response:
-        lines = response.read().decode().splitlines()
-    assert "stepstream_points_stored_total 40.0" in lines
+        return response.read().decode().splitlines()
 
 
 async def test_a_server_runs_on_a_postgresql_that_it_is_given(server_factory, empty_database_url):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def test_the_data_directory_is_private_from_the_start_and_one_that_is_not_is_sai
     asked.data_dir.chmod(0o755)
     with supervisor._places(asked):
         assert "may look into" in caplog.text
+
+
+def test_where_nothing_can_be_written_is_said_with_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    asked = config.load(parsed("--database-url", "postgresql://h/d", "--artifact-root", f"file://{tmp_path}"), {})
+    with pytest.raises(ServerSetupError, match="TMPDIR"), supervisor._places(asked):
+        pass
 
 
 def test_what_postgresql_says_is_cut_in_the_file_that_it_appends_to(tmp_path, monkeypatch):
