@@ -72,7 +72,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
             refusals.middleware,
             drain.middleware(),
             hosts.middleware(config.allowed_hosts),
-            auth.middleware(config.token),
+            auth.middleware([config.token, *config.old_tokens] if config.token else []),
         ],
         client_max_size=limits.MAX_REQUEST_BYTES,
     )

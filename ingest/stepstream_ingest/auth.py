@@ -1,8 +1,9 @@
-"""Who may speak to the server: one shared token, as Bearer, or as Basic's password as MLflow's client sends it."""
+"""Who may speak to the server: whoever has a token, as Bearer, or as the password of Basic as MLflow's client sends it."""
 
 import base64
 import binascii
 import hmac
+from collections.abc import Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -14,8 +15,8 @@ OPEN_PATHS = frozenset({paths.HEALTH, paths.READY, paths.VERSION})
 """What a load balancer asks before it knows anybody."""
 
 
-def authorised(header: str, token: str) -> bool:
-    """Whether an Authorization header carries the token; compared in constant time."""
+def authorised(header: str, tokens: Sequence[str]) -> bool:
+    """Whether an Authorization header carries one of the tokens; each is compared in constant time."""
     kind, _, credentials = header.partition(" ")
     match kind.lower():
         case "bearer":
@@ -28,18 +29,19 @@ def authorised(header: str, token: str) -> bool:
         case _:
             return False
     # A header may hold any bytes, which aiohttp keeps as surrogates.
-    return hmac.compare_digest(offered.encode("utf-8", "surrogateescape"), token.encode())
+    said = offered.encode("utf-8", "surrogateescape")
+    return any(hmac.compare_digest(said, token.encode()) for token in tokens)
 
 
-def middleware(token: str | None) -> Middleware:
-    """Refuses requests without the token; lets everything through when there is none."""
+def middleware(tokens: Sequence[str]) -> Middleware:
+    """Refuses requests without one of the tokens; lets everything through when there is none."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         # What the embedded store serves is permitted by the signature in its URL.
-        if token and request.path not in OPEN_PATHS and not request.path.startswith(paths.STORE + "/"):
+        if tokens and request.path not in OPEN_PATHS and not request.path.startswith(paths.STORE + "/"):
             header = request.headers.get("Authorization", "")
-            if not authorised(header, token):
+            if not authorised(header, tokens):
                 what = "a wrong token" if header else "no token"
                 raise ApiError(
                     401, "UNAUTHENTICATED", f"this server needs a token and got {what}; set STEPSTREAM_TOKEN"

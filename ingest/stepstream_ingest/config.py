@@ -28,6 +28,8 @@ class ServerConfig:
     """None starts a PostgreSQL of its own in `data_dir`."""
     data_dir: Path
     token: str | None
+    old_tokens: list[str]
+    """Taken as well as `token`: jobs that were started with one of them go on."""
     allowed_hosts: list[str] | None
     """Names by which it may be asked, beside addresses and localhost; None takes any."""
     heartbeat_timeout_s: float
@@ -69,9 +71,12 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerCon
     """The configuration. Raises ServerSetupError that names every problem."""
     # As clients take it: a file that it came from, or a secret of Kubernetes, may have a newline at its end.
     token = (arguments.token or environ.get("STEPSTREAM_TOKEN") or "").strip() or None
+    old_tokens = environ.get("STEPSTREAM_OLD_TOKENS", "").split()
     workers = arguments.workers if arguments.workers is not None else min(os.cpu_count() or 1, MAX_WORKERS)
     database_url = arguments.database_url or environ.get("STEPSTREAM_DATABASE_URL") or None
     problems = []
+    if old_tokens and not token:
+        problems.append("STEPSTREAM_OLD_TOKENS is for when there is a new one: set STEPSTREAM_TOKEN")
     data_dir = _data_dir(arguments.data_dir, environ)
     artifact_root = arguments.artifact_root or environ.get("STEPSTREAM_ARTIFACT_ROOT") or f"file://{data_dir}/artifacts"
     try:
@@ -100,6 +105,7 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerCon
         database_url=database_url,
         data_dir=data_dir,
         token=token,
+        old_tokens=old_tokens,
         allowed_hosts=_allowed_hosts(
             arguments.allowed_hosts or environ.get("STEPSTREAM_ALLOWED_HOSTS"), arguments.host, token
         ),

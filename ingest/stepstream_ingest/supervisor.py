@@ -204,6 +204,7 @@ class WorkersParent:
             artifact_root=self._config.artifact_root,
             artifact_secret=secret,
             token=self._config.token,
+            old_tokens=self._config.old_tokens,
             allowed_hosts=self._config.allowed_hosts,
             heartbeat_timeout_s=self._config.heartbeat_timeout_s,
             drain_s=self._config.drain_s,

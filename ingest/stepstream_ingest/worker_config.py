@@ -1,20 +1,22 @@
 """What a worker process is told by its supervisor."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from stepstream_ingest.artifacts.stores.root import ArtifactRoot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """One worker. It is not told by arguments: they are public to the machine, and this holds the token and the DSN."""
+    """One worker. It is not told by arguments: they are public to the machine, and this holds tokens and the DSN."""
 
     dsn: str
     artifact_root: ArtifactRoot
     artifact_secret: str
     """Hexadecimal; every server of this database signs with it."""
     token: str | None = None
+    old_tokens: list[str] = field(default_factory=list)
+    """Taken as well as `token`."""
     allowed_hosts: list[str] | None = None
     """Names by which the server may be asked, beside addresses and localhost; None takes any."""
     heartbeat_timeout_s: float = 60.0

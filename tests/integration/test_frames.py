@@ -179,11 +179,12 @@ async def test_an_older_status_that_arrives_late_changes_nothing(database_url):
         ({"Authorization": "Bearer wrong"}, 401),
         ({"Authorization": "Basic !!"}, 401),
         ({"Authorization": "Bearer secret"}, 200),
+        ({"Authorization": "Bearer before"}, 200),
         ({"Authorization": "Basic " + base64.b64encode(b"anybody:secret").decode()}, 200),
     ],
 )
 async def test_only_those_with_the_token_may_write(database_url, headers, status):
-    async with running(database_url, token="secret") as client:
+    async with running(database_url, token="secret", old_tokens=["before"]) as client:
         response = await client.post(paths.FRAMES, data=batch.pack([frame(1, start())]), headers=headers)
         assert response.status == status
         assert (await client.get(paths.HEALTH)).status == 200

@@ -42,9 +42,9 @@ def test_the_bounds_are_kept_but_for_one_request_that_finds_nothing_else(sizes):
 
 def test_the_token_is_taken_as_bearer_and_as_the_password_of_basic():
     basic = base64.b64encode(b"me:secret").decode()
-    assert authorised("Bearer secret", "secret")
-    assert authorised("bearer secret", "secret")
-    assert authorised(f"Basic {basic}", "secret")
+    assert authorised("Bearer secret", ["secret"])
+    assert authorised("bearer secret", ["secret"])
+    assert authorised(f"Basic {basic}", ["new", "secret"])
     for wrong in (
         "",
         "Bearer",
@@ -55,7 +55,7 @@ def test_the_token_is_taken_as_bearer_and_as_the_password_of_basic():
         "Bearer sécret",
         "Bearer \udcff",
     ):
-        assert not authorised(wrong, "secret")
+        assert not authorised(wrong, ["secret", "other"])
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -72,6 +72,9 @@ def test_every_problem_is_reported_at_once():
 
 def test_beyond_this_machine_only_with_a_token_or_said_to_be_insecure():
     assert config.load(parsed("--host", "0.0.0.0"), {"STEPSTREAM_TOKEN": "t"}).token == "t"
+    assert config.load(parsed(), {"STEPSTREAM_TOKEN": "t", "STEPSTREAM_OLD_TOKENS": "u v\n"}).old_tokens == ["u", "v"]
+    with pytest.raises(ServerSetupError, match="set STEPSTREAM_TOKEN"):
+        config.load(parsed(), {"STEPSTREAM_OLD_TOKENS": "u"})
     assert config.load(parsed("--host", "0.0.0.0", "--insecure"), {}).token is None
     assert config.load(parsed("--host", "::1"), {}).host == "::1"
     with pytest.raises(ServerSetupError, match="--insecure"):
