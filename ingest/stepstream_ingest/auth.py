@@ -1,4 +1,4 @@
-"""Who may speak to the server: whoever has a token, as Bearer, or as the password of Basic as MLflow's client sends it."""
+"""Who may speak to the server: whoever has a token, as Bearer, or as Basic's password as MLflow's client sends it."""
 
 import base64
 import binascii
