@@ -1,6 +1,7 @@
 """Decides which frames travel in the next request, and what an answer means. Pure: takes the time, does no I/O."""
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ MAX_REQUEST_BYTES: Final = 2 * 2**20
 """Several full frames; far below the server's limit, so that an ordinary proxy lets it pass."""
 AHEAD_WAIT_S: Final = 0.5
 """Pause before a frame is sent again that came too far ahead of its writer's mark."""
+LARGER_AGAIN_S: Final = 600.0
+"""After so long requests may be twice as large again as something before the server took them: it may take more now."""
 GATHER_S: Final = 1.0
 """Between two requests while little is waiting: to client and server a request is as dear as the frames in it."""
 GATHER_BYTES: Final = 2**18
@@ -58,6 +61,7 @@ class Delivery:
         # What the server asked for: nobody's hurry goes before it.
         self._told_until = 0.0
         self._request_bytes = MAX_REQUEST_BYTES
+        self._larger_at = math.inf
         self._fresh_bytes = 0
         self._gather_until = 0.0
 
@@ -78,6 +82,9 @@ class Delivery:
         while self._later and self._later[0][0] <= now:
             _, seq, frame = heapq.heappop(self._later)
             heapq.heappush(self._again, (seq, frame))
+        if now >= self._larger_at:
+            self._request_bytes = min(2 * self._request_bytes, MAX_REQUEST_BYTES)
+            self._larger_at = now + LARGER_AGAIN_S if self._request_bytes < MAX_REQUEST_BYTES else math.inf
         frames: list[Pending] = []
         size = 0
         while (head := self._peek()) and len(frames) < MAX_REQUEST_FRAMES:
@@ -153,6 +160,7 @@ class Delivery:
             self.postponed(request, until)
             return request.frames[0]
         self._request_bytes = max(1, sum(frame.size for frame in request.frames) // 2)
+        self._larger_at = until + LARGER_AGAIN_S
         for frame in self._landed(request):
             heapq.heappush(self._again, (frame.seq, frame))
         return None

@@ -8,6 +8,7 @@ from stepstream.delivery import (
     AHEAD_WAIT_S,
     GATHER_BYTES,
     GATHER_S,
+    LARGER_AGAIN_S,
     MAX_IN_FLIGHT,
     MAX_REQUEST_BYTES,
     MAX_REQUEST_FRAMES,
@@ -173,6 +174,25 @@ def test_a_body_too_large_is_halved_until_one_frame_is_left():
     # It waits until the way may be mended, and holds up nobody.
     assert [subject.due(0.0).frames[0].seq for _ in range(3)] == [2, 3, 4]
     assert subject.due(9.0).frames[0].seq == 1
+
+
+def test_a_body_is_as_large_again_once_the_way_may_have_been_mended():
+    subject = delivery()
+    for seq in range(1, 3):
+        subject.add(pending(seq, size=MAX_REQUEST_BYTES // 2))
+    assert subject.too_large(subject.due(0.0), until=0.0) is None
+    for seq in range(3, 9):
+        subject.add(pending(seq, size=MAX_REQUEST_BYTES // 4))
+
+    def sizes(now: float) -> list[int]:
+        request = subject.due(now)
+        subject.answered(request, [], now)
+        return [frame.seq for frame in request.frames]
+
+    assert (sizes(0.0), sizes(LARGER_AGAIN_S - 1)) == ([1], [2])
+    # In its half, and in whole.
+    assert sizes(LARGER_AGAIN_S - 1) == [3, 4]
+    assert sizes(LARGER_AGAIN_S) == [5, 6, 7, 8]
 
 
 @given(st.integers(0, 2**32), st.integers(1, 200))
