@@ -81,8 +81,8 @@ def _log(seconds: float, values: int, rank: int) -> dict[str, Any]:
         run.log(rows[step % 1000], step=step)
     run.flush(timeout=60)
     warm = run.stats.points_acknowledged
-    assert run._pipeline is not None
-    outbox = run._pipeline.outbox
+    outbox = run._writer.outbox
+    assert outbox is not None
     began, deadline = time.time(), time.monotonic() + seconds
     while time.monotonic() < deadline:
         for _ in range(200):

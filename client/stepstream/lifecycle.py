@@ -29,7 +29,8 @@ LOAD_TIMEOUT_S: Final = 10.0
 """How long a fork or the end of the process waits, at most, for the modules that a run has just begun to load; it takes
 a third of a second."""
 
-_OPEN: "weakref.WeakSet[Open]" = weakref.WeakSet()
+_OPEN: Final[dict[Open, None]] = {}
+"""Held until it has ended, by whoever has started a run and kept nothing of it, too; in this order."""
 _LOADING: "weakref.WeakSet[threading.Event]" = weakref.WeakSet()
 _hooked = False
 _finalized_in = 0
@@ -41,7 +42,7 @@ _inherited = 0
 def register(run: Open) -> None:
     """Tell `run` of forks and of the end of the process, from now on."""
     global _hooked
-    _OPEN.add(run)
+    _OPEN[run] = None
     if not _hooked:
         _hooked = True
         atexit.register(_exit)
@@ -57,7 +58,7 @@ def register(run: Open) -> None:
 
 def unregister(run: Open) -> None:
     """The run has ended."""
-    _OPEN.discard(run)
+    _OPEN.pop(run, None)
 
 
 def loading(loaded: threading.Event) -> None:

@@ -1,10 +1,9 @@
 """The handle a training script holds: every method returns at once and none raises after the run has started."""
 
 import contextlib
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -12,34 +11,29 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from stepstream import active, lifecycle, settings
 from stepstream.buffer import Note
 from stepstream.errors import ArtifactError
-from stepstream.intake import REMOVED, Intake
+from stepstream.intake import REMOVED
 from stepstream.notices import Notices
 from stepstream.report import FinishReport, Lag, Stats
 from stepstream.run_artifacts import RunArtifacts
+from stepstream.writer import Writer, until
 from stepstream_schema import limits, paths
 from stepstream_schema.attempt import Attempt
-from stepstream_schema.run_names import run_name as run_name_of
 
 if TYPE_CHECKING:
     import pandas
 
     from stepstream.artifacts.uploader import Uploader
     from stepstream.entities import RunData
-    from stepstream.pipeline import Pipeline
     from stepstream.run_info import OpenRunInfo
-    from stepstream.sender import Sender
 
 DESCRIBE_S: Final = 2.0
 """How long finish() waits, at most, for what is asked of git; a run that ends at once still says its commit."""
 
-LOAD_AGAIN_S: Final = 0.2
-"""Before what could not be imported is tried once more."""
-
 CLOSE_S: Final = 5.0
 """finish() may take so much longer than its limit: what is left goes to the spool, and threads end."""
 
-# Senders of the parent process, kept alive in forked children: collecting their sockets would take them out of the
-# epoll set that the child shares with its parent.
+# Writers of the parent process, kept alive in forked children: collecting the sockets of their senders would take those
+# out of the epoll set that the child shares with its parent.
 _ABANDONED: list[object] = []
 
 
@@ -76,100 +70,35 @@ class Run(RunArtifacts):
         self._is_child = False
         self._finished: FinishReport | None = None
         self._finish_lock = threading.RLock()
-        self._open_writer()
-        self.name = self._intake.name(run_name) if run_name else run_name_of(run_id)
-        self._launch()
+        self._open_writer(run_name)
+        self.name = self._writer.run_name
+        self._writer.launch()
         lifecycle.register(self)
 
-    def _open_writer(self) -> None:
-        # From the system, not from `random`: the user's seed and fork() must not make two writers one.
-        self.writer = int.from_bytes(os.urandom(8), "big") % limits.FIRST_SERVED_WRITER or 1
-        self._pipeline: Pipeline | None = None
-        self._sender: Sender | None = None
+    def _open_writer(self, run_name: str | None) -> None:
         self._uploader: Uploader | None = None
         self._uploader_lock = threading.Lock()
-        self._ready = threading.Event()
-        self._loaded = threading.Event()
-        self._described = threading.Event()
-        self._asleep = False
-        self._gate = threading.Lock()
-        self._closing = False
-        """From here on no thread is started."""
-        self._intake = Intake(
-            run_id=self.run_id, settings=self._settings, notices=self._notices, wake=self._wake, pushed=self._pushed
+        self._writer = Writer(
+            run_id=self.run_id,
+            run_name=run_name,
+            rank=self.rank,
+            attempt=self.attempt,
+            start_time_ms=self._start_time_ms,
+            settings=self._settings,
+            notices=self._notices,
+            adopts=self._adopts and not self._is_child,
+            # The ranks of a job run one script: one of them says which.
+            describe=self.set_tags if not self._is_child and self.rank in (None, 0) else None,
+            is_asleep=self._is_child,
         )
+        # At hand for `log`.
+        self._intake = self._writer.intake
         self._buffer = self._intake.buffer
-        self._every_call = self._settings.spool_interval_s == 0
 
-    def _launch(self) -> None:
-        self._asleep = False
-        if not self._every_call:
-            self._buffer.allow_fast()
-        lifecycle.loading(self._loaded)
-        threading.Thread(target=self._open, name="stepstream-open", daemon=True).start()
-
-    def _open(self) -> None:
-        """Load the heavy modules and start the threads, off the calling thread."""
-        try:
-            from stepstream import code_version
-            from stepstream.pipeline import Pipeline, WriterIdentity
-
-            writer = WriterIdentity(
-                run_id=self.run_id,
-                writer=self.writer,
-                rank=self.rank,
-                attempt=self.attempt,
-                experiment=self.experiment,
-                run_name=self.name,
-                # Not from the system's directory of users: where that is slow, the spool would wait for it.
-                user=self._intake.name(os.environ.get("USER") or os.environ.get("LOGNAME") or ""),
-                start_time_ms=self._start_time_ms,
-            )
-            pipeline = Pipeline(identity=writer, settings=self._settings, buffer=self._buffer, notices=self._notices)
-            with self._gate:
-                if self._closing:
-                    return
-                pipeline.sealer.start()
-                self._pipeline = pipeline
-            self._ready.set()
-            # The client of HTTP is loaded last: the spool must not wait for it.
-            try:
-                from stepstream.sender import Sender
-            except (ImportError, KeyError):
-                # Where another thread loads a module of its package first, each waits for the other, and Python lets
-                # both fail. The other is through with it now.
-                time.sleep(LOAD_AGAIN_S)
-                from stepstream.sender import Sender
-
-            sender = Sender(
-                settings=self._settings,
-                outbox=pipeline.outbox,
-                notices=self._notices,
-                run_id=self.run_id,
-                writer=self.writer,
-                adopt=self._adopts and not self._is_child,
-            )
-            with self._gate:
-                if self._closing:
-                    return
-                sender.start()
-                self._sender = sender
-            # Everything is imported: from here on a fork need not wait, however long git may take.
-            self._loaded.set()
-            self._describe(code_version.tags)
-        except Exception as error:  # noqa: BLE001 - said, and the training goes on
-            self._notices.once("open", f"the tracker could not start, and nothing will be stored: {error!r}")
-        finally:
-            self._ready.set()
-            self._loaded.set()
-            self._described.set()
-
-    def _describe(self, describe: Callable[[], Mapping[str, str]]) -> None:
-        # The ranks of a job run one script: one of them says which.
-        if not self._is_child and self.rank in (None, 0):
-            tags = describe()
-            if not self._intake.ending:
-                self.set_tags(tags)
+    @property
+    def writer(self) -> int:
+        """The number of this writer; every process has its own."""
+        return self._writer.number
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log values that belong together, at `step`; without one, calls are counted from 0.
@@ -271,30 +200,12 @@ class Run(RunArtifacts):
     @property
     def lag(self) -> Lag:
         """What was logged and is not yet durable on the server."""
-        unsettled = self._pipeline.outbox.unsettled if self._pipeline else None
-        in_hand = self._pipeline.sealer.points_in_hand if self._pipeline else 0
-        return Lag(
-            points_buffered=self._buffer.points + in_hand,
-            frames_unacknowledged=unsettled.frames if unsettled else 0,
-            points_unacknowledged=unsettled.points if unsettled else 0,
-            bytes_spooled=unsettled.bytes if unsettled else 0,
-        )
+        return self._writer.lag()
 
     @property
     def stats(self) -> Stats:
         """What has happened to the points of this writer."""
-        pipeline, sender = self._pipeline, self._sender
-        return Stats(
-            points_acknowledged=pipeline.outbox.points_acknowledged if pipeline else 0,
-            points_dropped=self._intake.points_dropped
-            + (pipeline.outbox.points_dropped + pipeline.sealer.points_lost if pipeline else 0)
-            # Another thread may have logged while the buffer was closed: nobody will take that out again.
-            + (self._buffer.points if self._finished is not None else 0),
-            points_refused=(sender.points_refused if sender else 0) + (pipeline.outbox.points_lost if pipeline else 0),
-            bad_values=self._intake.bad_values + (pipeline.sealer.bad_values if pipeline else 0),
-            param_conflicts=sender.param_conflicts if sender else 0,
-            frames_sealed=pipeline.outbox.frames_sealed if pipeline else 0,
-        )
+        return self._writer.stats(is_over=self._finished is not None)
 
     def history(
         self,
@@ -336,28 +247,12 @@ class Run(RunArtifacts):
         """
         if self._finished is not None:
             return self._finished.delivered
-        if not self._is_child and not (self._pipeline and self._pipeline.outbox.frames_sealed):
+        if not self._is_child and not self._writer.has_said_anything:
             self.resume(time.time_ns() // 1_000_000)
-        return self._flush(self._deadline(timeout)) and not self._has_lost()
-
-    def _has_lost(self) -> bool:
-        outbox = self._pipeline.outbox if self._pipeline is not None else None
-        frames = outbox.frames_dropped + outbox.frames_lost if outbox is not None else 0
-        return bool(frames or self.stats.points_dropped)
+        return self._writer.flush(self._deadline(timeout)) and not self._writer.has_lost
 
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + (self._settings.finish_timeout_s if timeout is None else timeout)
-
-    def _flush(self, deadline: float) -> bool:
-        if self._asleep:
-            self._awaken()
-        self._ready.wait(_until(deadline))
-        if self._pipeline is None:
-            return False
-        seq = self._pipeline.sealer.flush(_until(deadline))
-        if self._sender is not None:
-            self._sender.hurry()
-        return seq is not None and self._pipeline.outbox.wait(seq, _until(deadline))
 
     def finish(
         self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", timeout: float | None = None
@@ -380,14 +275,14 @@ class Run(RunArtifacts):
                 return self._finished
             if not self._is_child:
                 # What runs is being asked off this thread, and is part of the run.
-                self._described.wait(min(DESCRIBE_S, _until(deadline)))
+                self._writer.described.wait(min(DESCRIBE_S, until(deadline)))
                 self._end_as(status)
-            elif self._pipeline is None and self._asleep and self._uploader is None:
+            elif self._writer.is_asleep and self._uploader is None:
                 return self._close(artifacts_stored=True)
             # Nothing that is logged from here on could still be waited for.
             self._intake.ending = True
             self._buffer.close()
-            self._flush(deadline)
+            self._writer.flush(deadline)
             return self._close(artifacts_stored=self._finish_artifacts(artifacts_until))
 
     def _end_as(self, status: str) -> None:
@@ -406,52 +301,41 @@ class Run(RunArtifacts):
     def _finish_artifacts(self, deadline: float | None) -> bool:
         if self._uploader is None:
             return True
-        limit = self._settings.artifact_timeout_s if deadline is None else _until(deadline)
+        limit = self._settings.artifact_timeout_s if deadline is None else until(deadline)
         return self._uploader.finish(timeout_s=limit, still_s=self._settings.finish_timeout_s)
 
     def _close(self, *, artifacts_stored: bool) -> FinishReport:
         end = time.monotonic() + CLOSE_S
         active.closed(self)
         if self._intake.ending:
-            self._save_the_rest(end)
-        with self._gate:
-            self._closing = True
+            self._writer.save_the_rest(end)
         left, failed = (
             (self._uploader.left(), self._uploader.failed() + self._uploader.unsaved())
             if self._uploader is not None
             else ((), ())
         )
         # Half of the time each: the spool is closed last, and must not find all of it spent.
-        if self._sender is not None:
-            self._sender.stop(_until(end) / 2)
+        self._writer.stop_sending(until(end) / 2)
         if self._uploader is not None:
-            self._uploader.stop(_until(end) / 2)
-        is_closed = self._pipeline.sealer.stop(_until(end)) if self._pipeline is not None else not self._intake.ending
-        self._buffer.close()
+            self._uploader.stop(until(end) / 2)
+        is_closed = self._writer.stop(until(end))
         lifecycle.unregister(self)
         self._finished = self._report(left, failed, is_whole=artifacts_stored and is_closed)
         if not self._finished.delivered:
             self._notices.once("finish", f"run {self.run_id} ended {self._finished.what_is_left()}")
         return self._finished
 
-    def _save_the_rest(self, end: float) -> None:
-        """What the server has not taken in time goes to the spool, but for values still on a device."""
-        self._intake.give_up_late()
-        self._ready.wait(_until(end))
-        if self._pipeline is not None:
-            self._pipeline.sealer.seal_in_thread(_until(end))
-
     def _report(
         self, artifacts_left: tuple[str, ...], artifacts_failed: tuple[str, ...], *, is_whole: bool
     ) -> FinishReport:
-        outbox = self._pipeline.outbox if self._pipeline is not None else None
+        outbox = self._writer.outbox
         left = outbox.left if outbox is not None else None
         lost = self.stats.points_dropped + self.lag.points_buffered
         if outbox is not None and left is not None:
             lost += outbox.points_lost + left.points_lost
             is_whole = is_whole and not (left.frames or left.frames_lost)
         return FinishReport(
-            delivered=is_whole and not lost and not self._has_lost(),
+            delivered=is_whole and not lost and not self._writer.has_lost,
             frames_left=left.frames if left is not None else 0,
             points_left=left.points if left is not None else 0,
             points_lost=lost,
@@ -480,49 +364,23 @@ class Run(RunArtifacts):
                 from stepstream.artifacts.uploader import Uploader
 
                 self._uploader = Uploader(self._settings, self.run_id, self.rank, self._notices)
-                if self._asleep:
+                if self._writer.is_asleep:
                     lifecycle.flush_at_multiprocessing_exit()
             return self._uploader
 
-    def _wake(self) -> None:
-        if self._pipeline is not None:
-            self._pipeline.sealer.wake()
-
-    def _pushed(self) -> None:
-        if self._asleep:
-            self._awaken()
-        if self._every_call:
-            self._seal_now()
-
-    def _seal_now(self) -> None:
-        # Only until the modules are loaded, once: this mode trades the cost of a call for its promise.
-        self._ready.wait()
-        if self._pipeline is not None:
-            self._pipeline.sealer.seal()
-
-    def _awaken(self) -> None:
-        """First use in a forked child: its threads start, and what it logs is sent before it leaves."""
-        lifecycle.flush_at_multiprocessing_exit()
-        self._launch()
-
     def _before_fork(self) -> None:
         # A child that is forked while modules are being imported would inherit them half done, for good.
-        if not self._asleep:
-            self._loaded.wait(lifecycle.LOAD_TIMEOUT_S)
+        if not self._writer.is_asleep:
+            self._writer.loaded.wait(lifecycle.LOAD_TIMEOUT_S)
 
     def _after_fork_in_child(self) -> None:
         """A child inherits rank and attempt, and none of the parent's points, numbers, files or threads."""
-        _ABANDONED.append((self._sender, self._pipeline, self._intake))
+        _ABANDONED.append(self._writer)
         self._is_child = True
         self._finish_lock = threading.RLock()
         self._notices = Notices()
-        self._open_writer()
-        self._asleep = True
+        self._open_writer(self.name)
 
     def _at_exit(self, *, failed: bool, waited_s: float) -> None:
         with contextlib.suppress(Exception):  # nobody is left to tell, and the spool has what there is
             self._end("FAILED" if failed else "FINISHED", self._deadline(None) - waited_s, None)
-
-
-def _until(deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic())

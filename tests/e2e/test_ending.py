@@ -17,6 +17,7 @@ from stepstream.report import FinishReport
 from stepstream.run import CLOSE_S, Run
 from stepstream.spool import adoption
 from stepstream.spool.segment import read_entries, read_header
+from stepstream.writer import Writer
 from stepstream_schema import frame as wire
 from stepstream_schema.records import Matrix, Ragged, Record, Start, Status, Tags
 from tests.e2e import stored
@@ -156,7 +157,7 @@ def test_a_run_that_ends_before_it_could_open_still_leaves_all_to_the_spool(star
 
 
 def test_points_of_a_run_that_could_not_open_are_said_to_be_lost(start, monkeypatch, caplog):
-    monkeypatch.setattr("stepstream.run.Run._launch", lambda run: run._ready.set())
+    monkeypatch.setattr(Writer, "launch", lambda writer: writer._ready.set())
     run = start()
     run.log({"loss": 1.0}, step=0)
     report = finished(run, 0.1)
@@ -209,23 +210,23 @@ def test_what_other_threads_log_while_the_run_ends_is_stored_or_counted(start, t
 
 
 def test_a_full_buffer_has_room_for_the_end_of_the_run(start, tmp_path, monkeypatch):
-    launch = Run._launch
-    monkeypatch.setattr("stepstream.run.Run._launch", lambda run: None)
+    launch = Writer.launch
+    monkeypatch.setattr(Writer, "launch", lambda writer: None)
     run = start(buffer_bytes=2**16)
     while not run.stats.points_dropped:
         run.log({"loss": 1.0})
-    threading.Timer(0.2, launch, (run,)).start()
+    threading.Timer(0.2, launch, (run._writer,)).start()
     finished(run, 1.0)
     assert statuses(tmp_path / "spool") == ["FINISHED"]
 
 
 def test_no_thread_is_started_for_a_run_that_is_closing(start, monkeypatch):
     """Its modules may be loaded so late: a sender that nobody stops, and a sealer that nobody waits for."""
-    monkeypatch.setattr("stepstream.run.Run._launch", lambda run: None)
+    monkeypatch.setattr(Writer, "launch", lambda writer: None)
     run = start()
     run.log({"loss": 1.0})
     before = threading.enumerate()
-    monkeypatch.setattr("stepstream.lifecycle.unregister", lambda run: run._open())
+    monkeypatch.setattr("stepstream.lifecycle.unregister", lambda run: run._writer._open())
     report = finished(run, 0.1)
     assert (report.delivered, report.points_lost) == (False, 1)
     assert [one.name for one in threading.enumerate() if one not in before] == []
@@ -251,6 +252,19 @@ async def test_a_script_that_never_says_finish_is_delivered_when_it_ends(server_
     sql = "SELECT status FROM runs WHERE run_id = $1::text::uuid"
     assert [row["status"] for row in await stored.fetch(server.database_url, sql, done.stdout.strip())] == [status]
     assert await stored.count(server.database_url, done.stdout.strip()) == 1
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+async def test_a_run_of_which_its_script_keeps_nothing_is_delivered_when_it_ends(server_factory, tmp_path, rank):
+    server = server_factory()
+    environ = os.environ | {"STEPSTREAM_TRACKING_URI": server.url, "STEPSTREAM_SPOOL_DIR": str(tmp_path / "spool")}
+    script = (
+        f"import gc, stepstream\nstepstream.start_run(run_id='ab' * 16, rank={rank}).log({{'a': 1.0}})\ngc.collect()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert await stored.count(server.database_url, "ab" * 16) == 1
     assert list((tmp_path / "spool").iterdir()) == []
 
 

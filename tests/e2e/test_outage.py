@@ -10,6 +10,7 @@ import time
 import pytest
 
 import stepstream
+from stepstream.writer import Writer
 from tests.e2e import stored
 from tests.servers import free_port
 
@@ -122,14 +123,14 @@ async def test_one_rank_of_each_node_delivers_what_others_left(server_factory, t
 
 async def test_a_run_that_has_dropped_points_is_not_delivered_whole(server_factory, tmp_path, caplog, monkeypatch):
     server = server_factory()
-    launch = stepstream.Run._launch
-    monkeypatch.setattr(stepstream.Run, "_launch", lambda run: None)
+    launch = Writer.launch
+    monkeypatch.setattr(Writer, "launch", lambda writer: None)
     run = stepstream.start_run(tracking_uri=server.url, spool_dir=tmp_path, buffer_bytes=2**16)
     for step in range(1000):
         run.log({"loss": 1.0}, step=step)
     dropped = run.stats.points_dropped
     assert 0 < dropped < 1000
-    launch(run)
+    launch(run._writer)
     assert not await asyncio.to_thread(run.flush)
     assert await stored.count(server.database_url, run.run_id) == 1000 - dropped
     report = await asyncio.to_thread(run.finish)
@@ -172,7 +173,7 @@ async def test_a_run_in_a_deleted_experiment_says_how_it_will_be_seen(
 
 
 async def test_a_full_buffer_drops_counts_and_says_so_once(nowhere, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("stepstream.run.Run._launch", lambda run: None)
+    monkeypatch.setattr(Writer, "launch", lambda writer: None)
     run = stepstream.start_run(tracking_uri=nowhere, spool_dir=tmp_path, buffer_bytes=2**16)
     for step in range(1000):
         run.log({"loss": 1.0}, step=step)

@@ -207,13 +207,13 @@ def test_a_fork_does_not_wait_for_a_slow_git(tmp_path: Path) -> None:
     script = """
 import os, time, stepstream
 run = stepstream.start_run()
-run._loaded.wait()
+run._writer.loaded.wait()
 began = time.monotonic()
 child = os.fork()
 if child == 0:
     os._exit(0)
 os.waitpid(child, 0)
-print(run._described.is_set(), time.monotonic() - began < 2, flush=True)
+print(run._writer.described.is_set(), time.monotonic() - began < 2, flush=True)
 os._exit(0)
 """
     environ = environment(None, tmp_path / "spool")

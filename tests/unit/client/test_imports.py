@@ -62,8 +62,8 @@ assert begun.wait(30)
 with contextlib.suppress(ImportError, KeyError):
     import aiohttp.payload
 run.log({"loss": 1.0})
-run._loaded.wait(30)
-assert run._sender is not None
+run._writer.loaded.wait(30)
+assert run._writer._sender is not None
 assert run.finish(timeout=0.1).points_left == 1
 """
 

@@ -1,0 +1,238 @@
+"""One writer of a run: what it takes in, and the threads that frame, spool and send it."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from stepstream import lifecycle
+from stepstream.intake import Intake
+from stepstream.notices import Notices
+from stepstream.report import Lag, Stats
+from stepstream.settings import Settings
+from stepstream_schema import limits
+from stepstream_schema.attempt import Attempt
+from stepstream_schema.run_names import run_name as run_name_of
+
+if TYPE_CHECKING:
+    from stepstream.outbox import Outbox
+    from stepstream.pipeline import Pipeline
+    from stepstream.sender import Sender
+
+LOAD_AGAIN_S: Final = 0.2
+"""Before what could not be imported is tried once more."""
+
+Describe = Callable[[Mapping[str, str]], None]
+
+
+class Writer:
+    """Law: once it is closing no thread is started, however late its modules are loaded.
+
+    It is asleep in a forked child, which may have nothing to say: its threads start with what it takes in first.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        run_name: str | None,
+        rank: int | None,
+        attempt: Attempt,
+        start_time_ms: int,
+        settings: Settings,
+        notices: Notices,
+        adopts: bool,
+        describe: Describe | None = None,
+        is_asleep: bool = False,
+    ) -> None:
+        """`adopts`: deliver, too, what processes that are gone have left in the spool. `describe` is told what runs."""
+        # From the system, not from `random`: the user's seed and fork() must not make two writers one.
+        self.number = int.from_bytes(os.urandom(8), "big") % limits.FIRST_SERVED_WRITER or 1
+        self._run_id, self._rank, self._attempt = run_id, rank, attempt
+        self._start_time_ms = start_time_ms
+        self._settings, self._notices = settings, notices
+        self._adopts, self._describe = adopts, describe
+        self._every_call = settings.spool_interval_s == 0
+        self.is_asleep = is_asleep
+        self.intake = Intake(run_id=run_id, settings=settings, notices=notices, wake=self._wake, pushed=self._pushed)
+        self.run_name = self.intake.name(run_name) if run_name else run_name_of(run_id)
+        self.loaded = threading.Event()
+        """Everything is imported."""
+        self.described = threading.Event()
+        """What runs was said, or nobody asked."""
+        self._ready = threading.Event()
+        self._gate = threading.Lock()
+        self._closing = False
+        self._pipeline: Pipeline | None = None
+        self._sender: Sender | None = None
+
+    def launch(self) -> None:
+        """Start what empties the buffer; the calling thread waits for none of it."""
+        self.is_asleep = False
+        if not self._every_call:
+            self.intake.buffer.allow_fast()
+        lifecycle.loading(self.loaded)
+        threading.Thread(target=self._open, name="stepstream-open", daemon=True).start()
+
+    def _open(self) -> None:
+        """Load the heavy modules and start the threads, off the calling thread."""
+        try:
+            from stepstream import code_version
+            from stepstream.pipeline import Pipeline, WriterIdentity
+
+            identity = WriterIdentity(
+                run_id=self._run_id,
+                writer=self.number,
+                rank=self._rank,
+                attempt=self._attempt,
+                experiment=self._settings.experiment,
+                run_name=self.run_name,
+                # Not from the system's directory of users: where that is slow, the spool would wait for it.
+                user=self.intake.name(os.environ.get("USER") or os.environ.get("LOGNAME") or ""),
+                start_time_ms=self._start_time_ms,
+            )
+            pipeline = Pipeline(
+                identity=identity, settings=self._settings, buffer=self.intake.buffer, notices=self._notices
+            )
+            with self._gate:
+                if self._closing:
+                    return
+                pipeline.sealer.start()
+                self._pipeline = pipeline
+            self._ready.set()
+            # The client of HTTP is loaded last: the spool must not wait for it.
+            try:
+                from stepstream.sender import Sender
+            except (ImportError, KeyError):
+                # Where another thread loads a module of its package first, each waits for the other, and Python lets
+                # both fail. The other is through with it now.
+                time.sleep(LOAD_AGAIN_S)
+                from stepstream.sender import Sender
+
+            sender = Sender(
+                settings=self._settings,
+                outbox=pipeline.outbox,
+                notices=self._notices,
+                run_id=self._run_id,
+                writer=self.number,
+                adopt=self._adopts,
+            )
+            with self._gate:
+                if self._closing:
+                    return
+                sender.start()
+                self._sender = sender
+            # Everything is imported: from here on a fork need not wait, however long git may take.
+            self.loaded.set()
+            if self._describe is not None:
+                tags = code_version.tags()
+                if not self.intake.ending:
+                    self._describe(tags)
+        except Exception as error:  # noqa: BLE001 - said, and the training goes on
+            self._notices.once("open", f"the tracker could not start, and nothing will be stored: {error!r}")
+        finally:
+            self._ready.set()
+            self.loaded.set()
+            self.described.set()
+
+    @property
+    def outbox(self) -> "Outbox | None":
+        """What was framed; none before the modules are loaded, and where they could not be."""
+        return self._pipeline.outbox if self._pipeline is not None else None
+
+    @property
+    def has_said_anything(self) -> bool:
+        """Whether the server will know the run."""
+        return self.outbox is not None and self.outbox.frames_sealed > 0
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether points were lost for want of room, or with the spool."""
+        outbox = self.outbox
+        frames = outbox.frames_dropped + outbox.frames_lost if outbox is not None else 0
+        return bool(frames or self.stats(is_over=False).points_dropped)
+
+    def lag(self) -> Lag:
+        """What was taken in and is not yet durable on the server."""
+        unsettled = self._pipeline.outbox.unsettled if self._pipeline else None
+        in_hand = self._pipeline.sealer.points_in_hand if self._pipeline else 0
+        return Lag(
+            points_buffered=self.intake.buffer.points + in_hand,
+            frames_unacknowledged=unsettled.frames if unsettled else 0,
+            points_unacknowledged=unsettled.points if unsettled else 0,
+            bytes_spooled=unsettled.bytes if unsettled else 0,
+        )
+
+    def stats(self, *, is_over: bool) -> Stats:
+        """What has happened to its points."""
+        pipeline, sender, intake = self._pipeline, self._sender, self.intake
+        return Stats(
+            points_acknowledged=pipeline.outbox.points_acknowledged if pipeline else 0,
+            points_dropped=intake.points_dropped
+            + (pipeline.outbox.points_dropped + pipeline.sealer.points_lost if pipeline else 0)
+            # Another thread may have logged while the buffer was closed: nobody will take that out again.
+            + (intake.buffer.points if is_over else 0),
+            points_refused=(sender.points_refused if sender else 0) + (pipeline.outbox.points_lost if pipeline else 0),
+            bad_values=intake.bad_values + (pipeline.sealer.bad_values if pipeline else 0),
+            param_conflicts=sender.param_conflicts if sender else 0,
+            frames_sealed=pipeline.outbox.frames_sealed if pipeline else 0,
+        )
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until what was taken in is settled; whether it is. Deadlines are of `time.monotonic()`."""
+        if self.is_asleep:
+            self._awaken()
+        self._ready.wait(until(deadline))
+        if self._pipeline is None:
+            return False
+        seq = self._pipeline.sealer.flush(until(deadline))
+        if self._sender is not None:
+            self._sender.hurry()
+        return seq is not None and self._pipeline.outbox.wait(seq, until(deadline))
+
+    def save_the_rest(self, deadline: float) -> None:
+        """What the server has not taken in time goes to the spool, but for values still on a device."""
+        self.intake.give_up_late()
+        self._ready.wait(until(deadline))
+        if self._pipeline is not None:
+            self._pipeline.sealer.seal_in_thread(until(deadline))
+
+    def stop_sending(self, timeout_s: float) -> None:
+        """No thread is started from here on, and the one that sends ends."""
+        with self._gate:
+            self._closing = True
+        if self._sender is not None:
+            self._sender.stop(timeout_s)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Close the spool, last; whether everything is in it that was taken in."""
+        is_closed = self._pipeline.sealer.stop(timeout_s) if self._pipeline is not None else not self.intake.ending
+        self.intake.buffer.close()
+        return is_closed
+
+    def _wake(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.sealer.wake()
+
+    def _pushed(self) -> None:
+        if self.is_asleep:
+            self._awaken()
+        if self._every_call:
+            self._seal_now()
+
+    def _seal_now(self) -> None:
+        # Only until the modules are loaded, once: this mode trades the cost of a call for its promise.
+        self._ready.wait()
+        if self._pipeline is not None:
+            self._pipeline.sealer.seal()
+
+    def _awaken(self) -> None:
+        """First use in a forked child: its threads start, and what it logs is sent before it leaves."""
+        lifecycle.flush_at_multiprocessing_exit()
+        self.launch()
+
+
+def until(deadline: float) -> float:
+    """Seconds that are left."""
+    return max(0.0, deadline - time.monotonic())
