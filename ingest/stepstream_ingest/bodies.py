@@ -23,12 +23,12 @@ ROOM: Final = web.AppKey("room", Admission)
 
 async def whole(request: web.Request) -> bytes:
     """The body, to be read once, if there is room for it. Raises what `read` raises, and ApiError."""
-    size = request.content_length
-    if size is not None and size <= SMALL_BYTES:
+    # One that does not say how long it is may be as long as any, and so may what is compressed.
+    is_told = request.content_length is not None and "Content-Encoding" not in request.headers
+    size = (request.content_length or 0) if is_told else limits.MAX_REQUEST_BYTES
+    if size <= SMALL_BYTES:
         return await read(request)
     room = request.app[ROOM]
-    # One that does not say how long it is may be as long as any.
-    size = limits.MAX_REQUEST_BYTES if size is None else size
     if not room.try_admit(size):
         telemetry.REQUESTS_TURNED_AWAY.labels("bodies full").inc()
         raise ApiError(429, "QUEUE_FULL", "too many large requests are on their way; nothing of this is done", RETRY_S)
