@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from stepstream import process
@@ -51,14 +51,11 @@ class Notes:
     Law: what a note lists lies where it says, in a copy or where the user has it, until every file of it is settled.
     """
 
-    def __init__(
-        self, settings: Settings, run_id: str, rank: int | None, notices: Notices, now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, settings: Settings, run_id: str, rank: int | None, notices: Notices) -> None:
         self._settings = settings
         self._run_id = run_id
         self._rank = rank
         self._notices = notices
-        self._now_ms = now_ms
         self.folder = pending.folder(settings.spool_dir)
         """Where they lie, and copies of what they list."""
         self._numbers = itertools.count()
@@ -78,7 +75,7 @@ class Notes:
             raise
         return local
 
-    def write(self, files: Sequence[LocalFile], *, ours: bool) -> Noted:
+    def write(self, files: Sequence[LocalFile], logged_at_ms: int, *, ours: bool) -> Noted:
         """Write down what is to be sent; where that fails it is sent all the same, as long as this process lives."""
         folder = self.folder
         token = f"{self._token}-{next(self._numbers)}"
@@ -98,7 +95,7 @@ class Notes:
                     path=file.path,
                     local=str(kept or os.path.realpath(local)),
                     content_type=tree.content_type(file.path),
-                    logged_at_ms=self._now_ms(),
+                    logged_at_ms=logged_at_ms,
                     is_ours=ours or kept is not None,
                 )
             )

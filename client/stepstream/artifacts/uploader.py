@@ -74,7 +74,7 @@ class Uploader:
         """In the order in which they were logged."""
         self._open_files = 0
         self._last_ms = 0
-        self._notes = Notes(settings, run_id, rank, notices, self._now_ms)
+        self._notes = Notes(settings, run_id, rank, notices)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event: asyncio.Event | None = None
         self._stopping = False
@@ -90,15 +90,17 @@ class Uploader:
 
     def put_file(self, local: Path, directory: str | None) -> Upload:
         """One file. Raises ArtifactError."""
+        logged_at_ms = self._now_ms()
         if not local.is_file():
             raise ArtifactError(f"{local} is no file; log_artifacts takes directories")
         path = tree.joined(directory, local.name)
-        return self._put(path, [LocalFile(local=local, path=path)], ())
+        return self._put(path, [LocalFile(local=local, path=path)], (), logged_at_ms)
 
     def put_directory(self, root: Path, directory: str | None) -> Upload:
-        """Every file below a directory."""
+        """Every file below a directory, as of one time: what another call logs meanwhile is newer, all of it."""
+        logged_at_ms = self._now_ms()
         found, refused = tree.files_below(root, directory)
-        return self._put((directory or "").strip("/"), found, tuple(refused))
+        return self._put((directory or "").strip("/"), found, tuple(refused), logged_at_ms)
 
     def put_stream(self, file: IO[Any], path: str) -> Upload:
         """What a file object holds from here on; what is short, and need not be waited for, is read at once."""
@@ -117,12 +119,13 @@ class Uploader:
 
     def put_bytes(self, body: bytes, path: str) -> Upload:
         """Bytes, by way of a file in the spool; where its disk takes none, from memory, as much as a run may buffer."""
+        logged_at_ms = self._now_ms()
         path = tree.joined(None, path)
         try:
             local = self._notes.keep(body)
         except OSError as error:
             return self._put_from_memory(body, path, f"{self._notes.folder}: {error.strerror}")
-        return self._put(path, [LocalFile(local=local, path=path)], (), ours=True)
+        return self._put(path, [LocalFile(local=local, path=path)], (), logged_at_ms, ours=True)
 
     def _put_from_memory(self, body: bytes, path: str, why: str) -> Upload:
         handle = Upload(path, 1)
@@ -223,11 +226,19 @@ class Uploader:
             except OSError as error:
                 self._notices.once("artifact note", f"{error}: what is left can be sent once this process has ended")
 
-    def _put(self, path: str, files: Sequence[LocalFile], refused: tuple[str, ...], *, ours: bool = False) -> Upload:
+    def _put(
+        self,
+        path: str,
+        files: Sequence[LocalFile],
+        refused: tuple[str, ...],
+        logged_at_ms: int,
+        *,
+        ours: bool = False,
+    ) -> Upload:
         handle = Upload(path, len(files), refused=refused)
         for reason in refused:
             self._notices.once("artifact refused", f"a file was not logged: {reason}; see the upload's errors")
-        noted = self._notes.write(files, ours=ours)
+        noted = self._notes.write(files, logged_at_ms, ours=ours)
         items = []
         for file in noted.files:
             source = FileSource(Path(file.local), self._descriptor(Path(file.local)))

@@ -395,3 +395,27 @@ def test_an_unexpected_error_concerns_its_file_alone_and_its_copy_stays(server, 
     assert not handle.wait(30)
     assert spooled(tmp_path) == [".data", ".json"]
     assert made.put_bytes(b"y", "b").wait(30)
+
+
+def test_what_is_logged_while_a_directory_is_being_noted_is_newer_than_all_of_it(server, made, tmp_path, monkeypatch):
+    (tmp_path / "tree").mkdir()
+    for number in range(20):
+        (tmp_path / "tree" / f"{number:02}").write_text(f"tree {number}")
+    keep = pending.keep
+
+    def meanwhile(directory: Path, token: str, number: int, *arguments: Any, **options: Any) -> Path | None:
+        if number == 10:
+            made.put_bytes(b"meanwhile", "15")
+        return keep(directory, token, number, *arguments, **options)
+
+    monkeypatch.setattr(pending, "keep", meanwhile)
+    made.put_directory(tmp_path / "tree", None)
+    assert made.finish(timeout_s=60, still_s=30)
+    times_of = {file["path"]: file["logged_at_ms"] for said in server.announced for file in said}
+    (of_the_tree,) = {at for path, at in times_of.items() if path != "15"}
+    newest = max(
+        (file for said in server.announced for file in said if file["path"] == "15"),
+        key=lambda file: file["logged_at_ms"],
+    )
+    assert newest["size"] == len(b"meanwhile")
+    assert newest["logged_at_ms"] > of_the_tree
