@@ -21,7 +21,7 @@ class ArtifactServer:
         self.url = ""
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
-        """What was asked, in order: announce, sign, put, complete."""
+        """What was asked, in order: announce, sign, put, complete; list, urls, get."""
         self.announced: list[list[dict[str, Any]]] = []
         self.fault: Callable[[str], web.Response | None] = lambda what: None
         """Answers in place of the server; it has then done nothing."""
@@ -32,6 +32,10 @@ class ArtifactServer:
         self.wants_md5 = False
         self.checksum = "crc32"
         """Of parts."""
+        self.hashed = True
+        """Whether it knows the SHA-256 of what it lists; of what came by other ways it does not."""
+        self._objects: dict[str, bytes] = {}
+        """What was listed, each version of a file by an id of its own."""
         self._numbers = itertools.count()
         self._uploads: dict[str, dict[str, Any]] = {}
         self._by_hash: dict[str, bytes] = {}
@@ -41,6 +45,9 @@ class ArtifactServer:
         app.router.add_post("/v1/runs/{run}/artifacts/uploads", self._faulty("announce", self._announce))
         app.router.add_post("/v1/artifacts/uploads/complete", self._faulty("complete", self._complete))
         app.router.add_post("/v1/artifacts/uploads/{id}/parts", self._faulty("sign", self._sign))
+        app.router.add_get("/v1/runs/{run}/artifacts", self._faulty("list", self._list))
+        app.router.add_post("/v1/runs/{run}/artifacts/urls", self._faulty("urls", self._urls))
+        app.router.add_get("/get/{id}", self._faulty("get", self._get))
         app.router.add_put("/put/{id}", self._faulty("put", self._put))
         app.router.add_put("/put/{id}/{number}", self._faulty("put", self._put))
         return app
@@ -129,6 +136,34 @@ class ArtifactServer:
         del self._uploads[number]
         self._by_hash[expected] = self.files[upload["file"]["path"]] = body
         return {"upload_id": number, "state": "stored"}
+
+    async def _list(self, request: web.Request) -> web.Response:
+        below = request.query["path"]
+        found = [path for path in sorted(self.files) if not below or path == below or path.startswith(f"{below}/")]
+        return web.json_response({"files": [self._listed(path) for path in found]})
+
+    async def _urls(self, request: web.Request) -> web.Response:
+        wanted = (await request.json())["paths"]
+        return web.json_response({"files": [self._signed(path) for path in wanted]})
+
+    def _listed(self, path: str) -> dict[str, Any]:
+        body = self.files[path]
+        sha256 = hashlib.sha256(body).hexdigest() if self.hashed else None
+        return {"path": path, "size": len(body), "sha256": sha256, "is_dir": False}
+
+    def _signed(self, path: str) -> dict[str, Any]:
+        if path not in self.files:
+            return {"path": path, "state": "missing"}
+        number = f"{next(self._numbers):032x}"
+        known = next((key for key, body in self._objects.items() if body is self.files[path]), number)
+        self._objects[known] = self.files[path]
+        url = f"/get/{known}?signature={number}"
+        return self._listed(path) | {"state": "stored", "method": "GET", "url": url, "headers": {}}
+
+    async def _get(self, request: web.Request) -> web.Response:
+        body = self._objects[request.match_info["id"]]
+        asked = request.http_range
+        return web.Response(status=206, body=body[asked.start : asked.stop])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,151 @@
+"""One file on its way here: ranges side by side, resumed, checked, and renamed into place only when whole."""
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from stepstream.artifacts import plan, scratch
+from stepstream.artifacts.remote import Refused, Remote
+from stepstream.artifacts.scratch import Scratch
+from stepstream.backoff import Backoff
+from stepstream.errors import ArtifactError
+from stepstream.transport import Rejected, Unavailable
+from stepstream_schema import limits, paths
+
+RANGES_AT_ONCE: Final = 4
+PATIENCE_TRIES: Final = 8
+"""In a row, with backoff: about half a minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remaining:
+    """What of a file is already here, in its scratch place: told beside it, as JSON."""
+
+    sha256: str | None
+    size: int
+    done: list[int]
+    """Numbers of the parts that are whole."""
+
+
+class Arriving:
+    """Law: what gets the name of the file is all of it, or nothing does."""
+
+    def __init__(
+        self, remote: Remote, run_id: str, file: dict[str, Any], target: Path, progress: Callable[[int], None]
+    ) -> None:
+        self._remote, self._run_id, self._file, self._target = remote, run_id, file, target
+        self._progress = progress
+        self._done: set[int] = set()
+        self._backoff = Backoff(lambda low, high: (low + high) / 2)
+
+    async def fetch(self) -> None:
+        """Until it is whole. Raises ArtifactError."""
+        try:
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            with scratch.beside(self._target) as place:
+                await self._fetch(place)
+        except OSError as error:
+            raise ArtifactError(f"{self._target} cannot be written: {error.strerror or error}") from error
+
+    async def _fetch(self, place: Scratch) -> None:
+        self._done = self._resumable(place)
+        if not self._done:
+            os.truncate(place.file, 0)
+        os.truncate(place.file, self._file["size"])
+        await self._ranges(place)
+        self._check(place)
+        place.put(self._target)
+
+    async def _ranges(self, place: Scratch) -> None:
+        parts = plan.parts(self._file["size"], limits.PART_BYTES)
+        self._progress(sum(part.size for part in parts if part.number in self._done))
+        limit = asyncio.Semaphore(RANGES_AT_ONCE)
+        signed = await self._patiently(self._sign)
+
+        async def one(part: plan.PartRange) -> None:
+            async with limit:
+                await self._patiently(lambda: self._range(place.file, part, signed))
+                self._done.add(part.number)
+                self._remember(place)
+
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                if part.number not in self._done:
+                    group.create_task(one(part))
+
+    async def _range(self, out: int, part: plan.PartRange, signed: dict[str, Any]) -> None:
+        at = part.start
+
+        def write(piece: bytes) -> None:
+            nonlocal at
+            os.pwrite(out, piece, at)
+            at += len(piece)
+            self._progress(len(piece))
+
+        try:
+            await self._remote.get(signed, part.start, part.size, write)
+        except (Unavailable, Refused) as error:
+            self._progress(part.start - at)
+            if isinstance(error, Refused):
+                # The signature has grown old meanwhile.
+                signed.update(await self._sign())
+                raise Unavailable(str(error)) from error
+            raise
+
+    async def _sign(self) -> dict[str, Any]:
+        path = paths.run_artifacts(self._run_id) + "/urls"
+        said = await self._remote.call("POST", path, {"paths": [self._file["path"]]})
+        found: dict[str, Any] = said["files"][0]
+        if found["state"] != "stored":
+            raise ArtifactError(f"{self._file['path']} was removed meanwhile")
+        return found
+
+    async def _patiently(self, attempt: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                result = await attempt()
+            except Unavailable as error:
+                if self._backoff.failures >= PATIENCE_TRIES:
+                    raise ArtifactError(
+                        f"{self._file['path']} cannot be fetched now ({error}); what has arrived is kept, ask again"
+                    ) from error
+                await asyncio.sleep(self._backoff.failed(error.retry_after_s))
+            except (Rejected, Refused) as error:
+                raise ArtifactError(f"{self._file['path']} cannot be fetched: {error}") from error
+            else:
+                self._backoff.succeeded()
+                return result
+
+    def _resumable(self, place: Scratch) -> set[int]:
+        if place.state is None:
+            return set()
+        try:
+            state = Remaining(**json.loads(place.state.read_text()))
+            fits = (state.sha256, state.size) == (self._file["sha256"], self._file["size"])
+            return set(state.done) if fits and state.sha256 and place.path.stat().st_size == state.size else set()
+        except (OSError, ValueError, TypeError):
+            return set()
+
+    def _remember(self, place: Scratch) -> None:
+        if place.state is not None and len(self._done) * limits.PART_BYTES < self._file["size"]:
+            said = {"sha256": self._file["sha256"], "size": self._file["size"], "done": sorted(self._done)}
+            place.state.write_text(json.dumps(said))
+
+    def _check(self, place: Scratch) -> None:
+        expected = self._file["sha256"]
+        if expected is None:
+            return
+        digest = hashlib.sha256()
+        with place.path.open("rb") as file:
+            while piece := file.read(2**20):
+                digest.update(piece)
+        if digest.hexdigest() != expected:
+            place.remove()
+            raise ArtifactError(
+                f"{self._file['path']} arrived with another SHA-256 than it was logged with, and was removed"
+            )

@@ -1,0 +1,112 @@
+"""What is downloaded, where several do so at once and where files change meanwhile."""
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from stepstream import settings
+from stepstream.artifacts import arriving
+from stepstream.artifacts.download import download
+from stepstream.errors import ArtifactError
+from stepstream.settings import Settings
+from stepstream_schema import limits
+from tests.unit.client.artifact_server import ArtifactServer, running
+
+RUN = "ab" * 16
+LARGE = 2 * limits.PART_BYTES + 12_345
+DOWNLOAD = """
+import sys
+from pathlib import Path
+from stepstream import settings
+from stepstream.artifacts.download import download
+print(download(settings.load({}, tracking_uri=sys.argv[1]), sys.argv[2], "", Path(sys.argv[3])))
+"""
+
+
+AWAY = web.Response(status=503, body=b"busy")
+
+
+def nth(number: int, what: str, answer: web.Response) -> Callable[[str], web.Response | None]:
+    """That answer to the question of this number, from 1 on."""
+    asked = itertools.count(1)
+    return lambda said: answer if said == what and next(asked) == number else None
+
+
+@pytest.fixture
+def server() -> Iterator[ArtifactServer]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def loaded(server: ArtifactServer, tmp_path: Path) -> Settings:
+    return settings.load({}, tracking_uri=server.url, spool_dir=tmp_path / "spool")
+
+
+def side_by_side(loaded: Settings, place: Path, count: int) -> list[Any]:
+    """What became of so many downloads to one place."""
+    ended: list[Any] = []
+
+    def one() -> None:
+        try:
+            ended.append(download(loaded, RUN, "", place))
+        except ArtifactError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return ended
+
+
+def test_threads_and_processes_that_fetch_the_same_do_not_meet(server, loaded, tmp_path):
+    server.files = {"large": os.urandom(LARGE), "dir/small": os.urandom(1000)}
+    place = tmp_path / "down"
+    command = [sys.executable, "-c", DOWNLOAD, server.url, RUN, str(place)]
+    server.gates["get"] = threading.Event()
+    others = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    threading.Timer(1.0, server.gates["get"].set).start()
+    ended = side_by_side(loaded, place, 4)
+    assert ended == [place] * 4
+    assert [other.wait(60) for other in others] == [0, 0]
+    assert {path: (place / path).read_bytes() for path in server.files} == server.files
+    assert sorted(path.name for path in place.rglob("*")) == ["dir", "large", "small"]
+
+
+def test_who_fetches_beside_another_that_fails_is_not_concerned(server, loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(arriving, "PATIENCE_TRIES", 0)
+    server.files = {"large": os.urandom(LARGE)}
+    place = tmp_path / "down"
+    server.fault = nth(2, "get", AWAY)
+    ended = side_by_side(loaded, place, 3)
+    assert sum(isinstance(one, ArtifactError) for one in ended) == 1
+    assert (place / "large").read_bytes() == server.files["large"]
+    download(loaded, RUN, "", place)
+    assert [path.name for path in place.iterdir()] == ["large"]
+
+
+def test_what_has_arrived_is_gone_on_with_and_what_killed_ones_left_is_removed(server, loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(arriving, "PATIENCE_TRIES", 0)
+    monkeypatch.setattr(arriving, "RANGES_AT_ONCE", 1)
+    server.files = {"large": os.urandom(LARGE)}
+    place = tmp_path / "down"
+    place.mkdir()
+    (place / ".stepstream-0123456789abcdef-0123456789abcdef.part").write_bytes(b"left")
+    server.fault = nth(2, "get", AWAY)
+    with pytest.raises(ArtifactError, match="what has arrived is kept"):
+        download(loaded, RUN, "", place)
+    asked = server.asked.count("get")
+    download(loaded, RUN, "", place)
+    assert server.asked.count("get") - asked == 2, "the first part was there"
+    assert (place / "large").read_bytes() == server.files["large"]
+    assert [path.name for path in place.iterdir()] == ["large"]
