@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from stepstream.artifacts.item import Item
 from stepstream.artifacts.readers import Readers
-from stepstream.artifacts.remote import Damaged, Refused, Remote
+from stepstream.artifacts.remote import Damaged, Refused, Remote, TooLarge
 from stepstream.artifacts.sending import FILES_AT_ONCE, Again, Failed, Sending
 from stepstream.artifacts.source import SourceChanged
 
@@ -42,5 +42,7 @@ class Batch:
             self.stored.append(item)
         except Failed as error:
             self.failed.append((item, str(error)))
+        except TooLarge as error:
+            self.failed.append((item, f"{item.path}: {error}"))
         except (Again, SourceChanged, Refused, Damaged) as error:
             self.again.append((item, f"{item.path}: {error}"))

@@ -21,12 +21,14 @@ from stepstream.transport import (
     authorised,
     refusal,
 )
+from stepstream_schema import limits
 
 API_TIMEOUT_S: Final = 600.0
 """Completing a large file reads it once in the embedded store."""
 CONNECT_TIMEOUT_S: Final = 5.0
 CONNECTIONS: Final = 12
 """Small files and parts, four at a time each, and questions to the server."""
+TOO_LARGE: Final = 413
 REFUSES: Final = frozenset({400, 401, 403, 404})
 """How stores answer a signature that is too old, a clock that is wrong, or an upload that is gone."""
 DAMAGED: Final = re.compile(
@@ -43,8 +45,15 @@ class Damaged(Exception):
     """The store has looked at the body, and it is not what was announced."""
 
 
+class TooLarge(Exception):
+    """Something before the store takes no body of this size; it may take smaller ones."""
+
+
 class Remote:
-    """One server and its store; used within one event loop. Raises Unavailable, Rejected, Refused, Damaged."""
+    """One server and its store; used within one event loop.
+
+    Raises Unavailable, Rejected, Refused, Damaged and TooLarge.
+    """
 
     def __init__(self, tracking_uri: str, token: str | None) -> None:
         self._uri = tracking_uri
@@ -95,6 +104,8 @@ class Remote:
                 middlewares=_credentials(signed["url"]),
             ) as response:
                 answer = await response.read()
+                if response.status == TOO_LARGE:
+                    raise TooLarge(_too_large(body.size, response.url.origin()))
                 _check(response.status, response.headers.get("Retry-After"), answer)
                 if body.error is not None:
                     raise body.error
@@ -145,6 +156,14 @@ async def _copy(pieces: Any, skip: int, size: int, write: Any) -> None:
             return
     if left:
         raise Unavailable(f"the store hung up {left} bytes before the end")
+
+
+def _too_large(size: int, origin: URL) -> str:
+    needed = -(-max(size, limits.LARGE_PART_BYTES) // 2**20)
+    return (
+        f"HTTP 413: what is before {origin} takes no body of {size} bytes; let it take {needed} MiB (nginx: "
+        f"client_max_body_size {needed}m), as much as one part of a large file has, and send it again"
+    )
 
 
 def _check(status: int, retry_after: str | None, answer: bytes) -> None:

@@ -62,8 +62,8 @@ class Again(Exception):
 class Sending:
     """Law: `carry` returns once a file is listed, and raises otherwise.
 
-    Failed is for ever. Again, SourceChanged and Damaged concern this file, Unavailable, Refused and Rejected all of
-    them; after these it may be carried again, and goes on where it was.
+    Failed is for ever, and TooLarge until somebody has done something. Again, SourceChanged and Damaged concern this
+    file, Unavailable, Refused and Rejected all of them; after these it may be carried again, and goes on where it was.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from stepstream.artifacts.item import Item
 from stepstream.artifacts.noted import Noted, Notes
 from stepstream.artifacts.reader import ReaderStopped
 from stepstream.artifacts.readers import STREAMS_AT_ONCE, Readers
-from stepstream.artifacts.remote import Damaged, Refused, Remote
+from stepstream.artifacts.remote import Damaged, Refused, Remote, TooLarge
 from stepstream.artifacts.sending import FILES_AT_ONCE, Again, Failed, Sending
 from stepstream.artifacts.source import FileSource, SourceChanged, StreamSource
 from stepstream.artifacts.tree import LocalFile
@@ -385,6 +385,8 @@ class Uploader:
             await self._again(lane, item, error)
         except Failed as error:
             self._ended(item, str(error))
+        except TooLarge as error:
+            self._ended(item, f"{item.path}: {error}", keep=True)
         except ReaderStopped:
             return
         except Exception as error:  # noqa: BLE001 - of this file alone; others go on

@@ -48,7 +48,11 @@ def written(path: Path, size: int) -> bytes:
 
 
 def spooled(tmp_path: Path) -> list[str]:
-    return sorted(path.suffix for path in (tmp_path / "spool" / "artifacts").iterdir())
+    return spooled_in(tmp_path / "spool" / "artifacts")
+
+
+def spooled_in(folder: Path) -> list[str]:
+    return sorted(path.suffix for path in folder.iterdir())
 
 
 def times(count: int, what: str, answer: web.Response) -> Callable[[str], web.Response | None]:
@@ -419,3 +423,42 @@ def test_what_is_logged_while_a_directory_is_being_noted_is_newer_than_all_of_it
     )
     assert newest["size"] == len(b"meanwhile")
     assert newest["logged_at_ms"] > of_the_tree
+
+
+TOO_LARGE = web.Response(status=413, body=b"<html><center>nginx</center></html>")
+
+
+@pytest.mark.parametrize("kind", ["whole", "parts", "stream"])
+def test_a_proxy_that_takes_no_such_body_fails_that_file_alone_and_says_what_it_must_take(server, made, tmp_path, kind):
+    server.fault = lambda what: TOO_LARGE if what == "put" else None
+    if kind == "stream":
+        handle = made.put_stream(io.BytesIO(bytes(2 * limits.PART_BYTES)), "large")
+    else:
+        written(tmp_path / "large", LARGE if kind == "parts" else 2 * 2**20)
+        handle = made.put_file(tmp_path / "large", None)
+    assert not handle.wait(30)
+    (said,) = handle.errors
+    assert "413" in said
+    assert "client_max_body_size 64m" in said
+    assert server.url in said
+    assert made.failed() == (said,)
+    puts = server.asked.count("put")
+    server.fault = lambda what: None
+    assert made.put_bytes(b"small", "small").wait(30)
+    assert server.asked.count("put") == puts + 1, "what failed is not sent again"
+    assert spooled(tmp_path) == ([] if kind == "stream" else [".data", ".json"]), "stepstream sync may send it"
+
+
+def test_sync_says_what_a_proxy_must_take_and_keeps_the_file(server, tmp_path):
+    folder = pending.folder(tmp_path)
+    folder.mkdir()
+    (folder / "t.data").write_bytes(b"x")
+    file = pending.PendingFile(path="a", local=str(folder / "t.data"), content_type="a/b", logged_at_ms=1, is_ours=True)
+    owner = replace(process.current(), pid=2**22 + 1)
+    pending.write(folder, "t", tracking_uri=server.url, run_id=RUN, rank=None, owner=owner, files=[file])
+    (call,) = pending.read_all(folder)
+    server.fault = lambda what: TOO_LARGE if what == "put" else None
+    stored, problems = asyncio.run(leftovers.deliver(call, server.url, None))
+    assert (stored, server.asked.count("put")) == (0, 1)
+    assert "client_max_body_size 64m" in problems[0]
+    assert spooled_in(folder) == [".data", ".json"]
