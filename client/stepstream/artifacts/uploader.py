@@ -15,7 +15,9 @@ from typing import IO, Any, Final
 
 from stepstream.artifacts import pending, tree
 from stepstream.artifacts.handle import Upload
+from stepstream.artifacts.handles import Handles
 from stepstream.artifacts.item import Item
+from stepstream.artifacts.memory import Memory
 from stepstream.artifacts.noted import Noted, Notes
 from stepstream.artifacts.reader import ReaderStopped
 from stepstream.artifacts.readers import STREAMS_AT_ONCE, Readers
@@ -67,8 +69,7 @@ class Uploader:
         self._backoff = Backoff(random.SystemRandom().uniform)
         # Reentrant: a signal handler may log while this very thread holds it.
         self._lock = threading.RLock()
-        """Held for what threads share (`_left`, `handles`, `_open_files`, `_last_ms`, `_in_memory`, `_stopping`), never
-        during I/O."""
+        """Held for what threads share (`_left`, `_open_files`, `_last_ms`, `_stopping`), never during I/O."""
         self._small, self._large, self._streams = _Lane(FILES_AT_ONCE), _Lane(LARGE_AT_ONCE), _Lane(STREAMS_AT_ONCE)
         self._left: dict[Item, None] = {}
         """In the order in which they were logged."""
@@ -84,9 +85,9 @@ class Uploader:
         self._not_before = 0.0
         self._troubles = 0
         """How often everything had to wait; files that meet the same trouble count it once."""
-        self.handles: list[Upload] = []
-        self._in_memory: list[tuple[Upload, int]] = []
-        """What no disk took, and its bytes."""
+        self._handles = Handles()
+        self._memory = Memory(settings.buffer_bytes)
+        """For what no disk takes."""
 
     def put_file(self, local: Path, directory: str | None) -> Upload:
         """One file. Raises ArtifactError."""
@@ -129,12 +130,8 @@ class Uploader:
 
     def _put_from_memory(self, body: bytes, path: str, why: str) -> Upload:
         handle = Upload(path, 1)
-        with self._lock:
-            self._in_memory = [one for one in self._in_memory if not one[0].done]
-            held = sum(size for _, size in self._in_memory)
-            fits = held + len(body) <= self._settings.buffer_bytes
-            self._in_memory += [(handle, len(body))] if fits else []
-        if not fits:
+        if not self._memory.take(handle, len(body)):
+            held = self._memory.held
             reason = f"{path} could not be kept until it is sent ({why}), and {held} bytes wait in memory already"
             self._notices.once("artifact dropped", f"a file was not logged: {reason}")
             handle = Upload(path, 0, refused=(reason,))
@@ -153,25 +150,16 @@ class Uploader:
         bar = Bar("MB of artifacts", scale=10**6)
         started = moved_at = time.monotonic()
         moved = -1
-        while waiting := [handle for handle in self._handles() if not handle.done]:
-            now, progress = time.monotonic(), self._moved()
+        # Not handle by handle: of many small files each look at all of them would see one more that is done.
+        while not self._handles.wait(min(WAIT_S, timeout_s)):
+            now, progress = time.monotonic(), self._handles.moved
             if progress != moved or now < self._busy_until():
                 moved, moved_at = progress, now
             if now - started >= timeout_s or now - moved_at >= still_s:
                 break
-            waiting[0].wait(min(WAIT_S, timeout_s))
-            handles = self._handles()
-            bar.show(sum(one.bytes_sent for one in handles), sum(one.bytes_total for one in handles))
+            bar.show(self._handles.bytes_sent, self._handles.bytes_total)
         bar.close()
-        return all(handle.state == "stored" for handle in self._handles())
-
-    def _handles(self) -> list[Upload]:
-        with self._lock:
-            return list(self.handles)
-
-    def _moved(self) -> int:
-        """Changes as long as something is done."""
-        return sum(one.moved for one in self._handles())
+        return self._handles.are_stored
 
     def _busy_until(self) -> float:
         return self._sending.busy_until if self._sending is not None else 0.0
@@ -189,7 +177,7 @@ class Uploader:
 
     def failed(self) -> tuple[str, ...]:
         """Why files will not be stored by this process."""
-        return tuple(error for handle in self._handles() for error in handle.errors)
+        return self._handles.failed()
 
     def hurry(self) -> None:
         """Somebody waits: try at once rather than after the pause."""
@@ -298,7 +286,7 @@ class Uploader:
         with self._lock:
             if self._stopping:
                 raise ArtifactError(f"{handle.path} is not sent: the run is finished")
-            self.handles = [one for one in self.handles if one.state != "stored"] + [handle]
+            self._handles.add(handle)
             self._left.update(dict.fromkeys(items))
             if items:
                 self._start(with_streams=self._streams in lanes)
@@ -432,7 +420,9 @@ class Uploader:
             item.waits_for.is_kept |= keep
             if item.handle.files_left == 1:
                 self._forget(item.waits_for)
-        item.handle.settle(error)
+        if item.handle.settle(error):
+            self._memory.ended(item.handle)
+            self._handles.ended(item.handle)
 
     def _forget(self, noted: Noted) -> None:
         try:

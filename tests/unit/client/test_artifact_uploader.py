@@ -16,6 +16,7 @@ from aiohttp import web
 
 from stepstream import process, settings
 from stepstream.artifacts import body, leftovers, pending, sending, uploader
+from stepstream.artifacts.handle import Upload
 from stepstream.artifacts.source import FileSource
 from stepstream.artifacts.uploader import Uploader
 from stepstream.errors import ArtifactError
@@ -462,3 +463,23 @@ def test_sync_says_what_a_proxy_must_take_and_keeps_the_file(server, tmp_path):
     assert (stored, server.asked.count("put")) == (0, 1)
     assert "client_max_body_size 64m" in problems[0]
     assert spooled_in(folder) == [".data", ".json"]
+
+
+def test_to_log_one_more_file_costs_the_same_however_many_wait(server, made, monkeypatch):
+    server.fault = lambda what: AWAY
+    looks = [0]
+    done = Upload.done.fget
+    assert done is not None
+
+    def counted(handle: Upload) -> bool:
+        looks[0] += 1
+        return done(handle)
+
+    monkeypatch.setattr(Upload, "done", property(counted))
+    looked = []
+    for _ in range(3):
+        before = looks[0]
+        for number in range(50):
+            made.put_bytes(b"x", f"{number}.txt")
+        looked.append(looks[0] - before)
+    assert looked[2] <= looked[0]
