@@ -6,12 +6,12 @@ import itertools
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stepstream import process
 from stepstream.artifacts import pending, tree
-from stepstream.artifacts.pending import PendingFile
+from stepstream.artifacts.pending import PendingCall, PendingFile
 from stepstream.artifacts.tree import LocalFile
 from stepstream.notices import Notices
 from stepstream.settings import Settings
@@ -20,8 +20,8 @@ from stepstream.settings import Settings
 class Noted:
     """A call's note, and what it lists."""
 
-    def __init__(self, note: Path, files: tuple[PendingFile, ...]) -> None:
-        self._note, self.files = note, files
+    def __init__(self, note: Path, files: tuple[PendingFile, ...], gone: Callable[[], None]) -> None:
+        self._note, self.files, self._gone = note, files, gone
         self.is_kept = False
         """Some of it may be sent later, by `stepstream sync`."""
         self._lock = threading.Lock()
@@ -36,6 +36,7 @@ class Noted:
             # Once it is left somebody may be reading its copies: who does finds them stored, and removes them.
             if not self._is_left:
                 pending.forget(self._note, self.files)
+                self._gone()
 
     def leave(self) -> None:
         """This process will not send it. Raises OSError."""
@@ -49,6 +50,7 @@ class Notes:
     """Writes one for each call.
 
     Law: what a note lists lies where it says, in a copy or where the user has it, until every file of it is settled.
+    Notes and copies together are no more than STEPSTREAM_SPOOL_MAX_BYTES.
     """
 
     def __init__(self, settings: Settings, run_id: str, rank: int | None, notices: Notices) -> None:
@@ -60,58 +62,102 @@ class Notes:
         """Where they lie, and copies of what they list."""
         self._numbers = itertools.count()
         self._token = os.urandom(8).hex()
+        # Reentrant: a signal handler may log while this very thread holds it.
+        self._lock = threading.RLock()
+        self.held = 0
+        """Bytes of notes and copies; what has a second name (a hard link) takes no room of its own."""
 
     def keep(self, body: bytes) -> Path:
         """Put bytes into a file that a note can list. Raises OSError."""
         local = self.folder / f"{self._token}-{next(self._numbers)}.data"
+        self._reserve(len(body))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(self.folder).free < self._settings.spool_min_free_bytes:
                 raise OSError(errno.ENOSPC, "less than STEPSTREAM_SPOOL_MIN_FREE_BYTES is free")
             local.write_bytes(body)
         except OSError:
+            self._give_back(len(body))
             with contextlib.suppress(OSError):
                 local.unlink(missing_ok=True)
             raise
         return local
 
-    def write(self, files: Sequence[LocalFile], logged_at_ms: int, *, ours: bool) -> Noted:
-        """Write down what is to be sent; where that fails it is sent all the same, as long as this process lives."""
+    def write(self, files: Sequence[LocalFile], logged_at_ms: int, *, kept_bytes: int | None = None) -> Noted:
+        """Write down what is to be sent; where that fails it is sent all the same, as long as this process lives.
+
+        With `kept_bytes` the files are what `keep` has made, of so many bytes.
+        """
         folder = self.folder
         token = f"{self._token}-{next(self._numbers)}"
-        min_free = self._settings.spool_min_free_bytes
+        is_kept, held = kept_bytes is not None, kept_bytes or 0
         said = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            self._notices.once(
-                "artifact note", f"artifacts cannot be noted in {folder} ({error}); they are sent anyway"
-            )
+            self._not_noted(error)
         for number, file in enumerate(files):
             local = file.local.absolute()
-            kept = None if ours else pending.keep(folder, token, number, local, min_free_bytes=min_free)
+            kept, copied = (None, 0) if is_kept else self._copy(token, number, local)
+            held += copied
             said.append(
                 PendingFile(
                     path=file.path,
                     local=str(kept or os.path.realpath(local)),
                     content_type=tree.content_type(file.path),
                     logged_at_ms=logged_at_ms,
-                    is_ours=ours or kept is not None,
+                    is_ours=is_kept or kept is not None,
                 )
             )
+        note = PendingCall(
+            note=folder / f"{token}.json",
+            tracking_uri=self._settings.tracking_uri,
+            run_id=self._run_id,
+            rank=self._rank,
+            owner=process.current(),
+            files=tuple(said),
+        )
+        text = pending.text(note)
         try:
-            note = pending.write(
-                folder,
-                token,
-                tracking_uri=self._settings.tracking_uri,
-                run_id=self._run_id,
-                rank=self._rank,
-                owner=process.current(),
-                files=said,
-            )
+            self._reserve(len(text))
+            held += len(text)
+            pending.replace_note(note.note, text)
+        except OSError as error:
+            self._not_noted(error)
+        return Noted(note.note, note.files, lambda: self._give_back(held))
+
+    def _copy(self, token: str, number: int, local: Path) -> tuple[Path | None, int]:
+        """A copy, or another name, of what the user may remove; and how many bytes that takes."""
+        size = pending.copied_bytes(local)
+        try:
+            self._reserve(size)
         except OSError as error:
             self._notices.once(
-                "artifact note", f"artifacts cannot be noted in {folder} ({error}); they are sent anyway"
+                "artifact copies",
+                f"files that are logged now are not copied ({error}); they are read when their turn comes",
             )
-            note = folder / f"{token}.json"
-        return Noted(note, tuple(said))
+            return None, 0
+        min_free = self._settings.spool_min_free_bytes
+        kept = pending.keep(self.folder, token, number, local, min_free_bytes=min_free)
+        if kept is None:
+            self._give_back(size)
+            return None, 0
+        return kept, size
+
+    def _not_noted(self, error: OSError) -> None:
+        self._notices.once(
+            "artifact note", f"artifacts cannot be noted in {self.folder} ({error}); they are sent anyway"
+        )
+
+    def _reserve(self, size: int) -> None:
+        most = self._settings.spool_max_bytes
+        with self._lock:
+            if size and self.held + size > most:
+                raise OSError(
+                    errno.ENOSPC, f"artifacts that wait have {self.held} of STEPSTREAM_SPOOL_MAX_BYTES {most}"
+                )
+            self.held += size
+
+    def _give_back(self, size: int) -> None:
+        with self._lock:
+            self.held -= size

@@ -70,25 +70,18 @@ def keep(directory: Path, token: str, number: int, local: Path, *, min_free_byte
     return kept
 
 
-def write(
-    directory: Path,
-    token: str,
-    *,
-    tracking_uri: str,
-    run_id: str,
-    rank: int | None,
-    owner: ProcessId,
-    files: Sequence[PendingFile],
-) -> Path:
-    """The note, whole or not at all. Raises OSError."""
-    note = directory / f"{token}.json"
-    _write(PendingCall(note=note, tracking_uri=tracking_uri, run_id=run_id, rank=rank, owner=owner, files=tuple(files)))
-    return note
+def copied_bytes(local: Path) -> int:
+    """What `keep` takes of the disk: a second name takes nothing."""
+    try:
+        size = local.stat().st_size
+    except OSError:
+        return 0  # it will be told when its turn comes
+    return size if size <= COPY_BYTES else 0
 
 
 def rewrite(call: PendingCall, files: Sequence[PendingFile]) -> None:
     """From now on only these are left of it. Raises OSError."""
-    _write(replace(call, files=tuple(files)))
+    replace_note(call.note, text(replace(call, files=tuple(files))))
 
 
 def leave(note: Path) -> None:
@@ -97,7 +90,7 @@ def leave(note: Path) -> None:
         said = json.loads(note.read_text())
     except FileNotFoundError:
         return  # it was never written, or somebody has sent it
-    _replace(note, said | {"owner": None})
+    replace_note(note, json.dumps(said | {"owner": None}))
 
 
 def read_all(directory: Path) -> Iterator[PendingCall]:
@@ -130,19 +123,22 @@ def forget_files(files: Sequence[PendingFile]) -> None:
             Path(file.local).unlink(missing_ok=True)
 
 
-def _write(call: PendingCall) -> None:
-    said = {
-        "version": 1,
-        "tracking_uri": call.tracking_uri,
-        "run_id": call.run_id,
-        "rank": call.rank,
-        "owner": call.owner.as_dict() if call.owner else None,
-        "files": [asdict(file) for file in call.files],
-    }
-    _replace(call.note, said)
+def text(call: PendingCall) -> str:
+    """What its note says."""
+    return json.dumps(
+        {
+            "version": 1,
+            "tracking_uri": call.tracking_uri,
+            "run_id": call.run_id,
+            "rank": call.rank,
+            "owner": call.owner.as_dict() if call.owner else None,
+            "files": [asdict(file) for file in call.files],
+        }
+    )
 
 
-def _replace(note: Path, said: dict[str, Any]) -> None:
+def replace_note(note: Path, said: str) -> None:
+    """Write it, whole or not at all. Raises OSError."""
     draft = note.with_suffix(".draft")
-    draft.write_text(json.dumps(said))
+    draft.write_text(said)
     draft.replace(note)

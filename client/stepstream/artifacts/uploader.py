@@ -35,6 +35,8 @@ from stepstream_schema import limits
 
 LARGE_AT_ONCE: Final = 4
 """While one is hashed others are sent; however many wait, small files pass them."""
+MAX_WAITING: Final = 100_000
+"""Files: some 3 KB of memory and two files in the spool each. A call that finds fewer is taken, however many it has."""
 OPEN_FILES: Final = 128
 """Descriptors held for files that wait; beyond it a file is opened when its turn comes."""
 WAIT_S: Final = 0.1
@@ -95,17 +97,23 @@ class Uploader:
         if not local.is_file():
             raise ArtifactError(f"{local} is no file; log_artifacts takes directories")
         path = tree.joined(directory, local.name)
+        if self._is_full:
+            return self._dropped(path)
         return self._put(path, [LocalFile(local=local, path=path)], (), logged_at_ms)
 
     def put_directory(self, root: Path, directory: str | None) -> Upload:
         """Every file below a directory, as of one time: what another call logs meanwhile is newer, all of it."""
         logged_at_ms = self._now_ms()
+        if self._is_full:
+            return self._dropped(str(root))
         found, refused = tree.files_below(root, directory)
         return self._put((directory or "").strip("/"), found, tuple(refused), logged_at_ms)
 
     def put_stream(self, file: IO[Any], path: str) -> Upload:
         """What a file object holds from here on; what is short, and need not be waited for, is read at once."""
         path = tree.joined(None, path)
+        if self._is_full:
+            return self._dropped(path)
         source = StreamSource(file)
         if _is_seekable(file):
             try:
@@ -122,23 +130,36 @@ class Uploader:
         """Bytes, by way of a file in the spool; where its disk takes none, from memory, as much as a run may buffer."""
         logged_at_ms = self._now_ms()
         path = tree.joined(None, path)
+        if self._is_full:
+            return self._dropped(path)
         try:
             local = self._notes.keep(body)
         except OSError as error:
             return self._put_from_memory(body, path, f"{self._notes.folder}: {error.strerror}")
-        return self._put(path, [LocalFile(local=local, path=path)], (), logged_at_ms, ours=True)
+        return self._put(path, [LocalFile(local=local, path=path)], (), logged_at_ms, len(body))
 
     def _put_from_memory(self, body: bytes, path: str, why: str) -> Upload:
         handle = Upload(path, 1)
         if not self._memory.take(handle, len(body)):
             held = self._memory.held
-            reason = f"{path} could not be kept until it is sent ({why}), and {held} bytes wait in memory already"
-            self._notices.once("artifact dropped", f"a file was not logged: {reason}")
-            handle = Upload(path, 0, refused=(reason,))
-            self._take([], handle)
-            return handle
+            return self._dropped(
+                path, f"it could not be kept until it is sent ({why}), and {held} bytes wait in memory already"
+            )
         self._notices.once("artifact memory", f"files are sent from memory, and are lost with the process ({why})")
         self._take([self._item(path, StreamSource(io.BytesIO(body)), handle)], handle)
+        return handle
+
+    @property
+    def _is_full(self) -> bool:
+        with self._lock:
+            return len(self._left) >= MAX_WAITING
+
+    def _dropped(self, path: str, why: str = "") -> Upload:
+        """It is not logged, which is said once, and counted by its handle and by finish()."""
+        why = why or f"{MAX_WAITING:,} files wait already; log it again once some are stored (run.flush_artifacts())"
+        self._notices.once("artifact dropped", f"a file was not logged: {path}: {why}")
+        handle = Upload(path, 0, refused=(f"{path}: {why}",))
+        self._take([], handle)
         return handle
 
     def finish(self, *, timeout_s: float, still_s: float) -> bool:
@@ -220,13 +241,12 @@ class Uploader:
         files: Sequence[LocalFile],
         refused: tuple[str, ...],
         logged_at_ms: int,
-        *,
-        ours: bool = False,
+        kept_bytes: int | None = None,
     ) -> Upload:
         handle = Upload(path, len(files), refused=refused)
         for reason in refused:
             self._notices.once("artifact refused", f"a file was not logged: {reason}; see the upload's errors")
-        noted = self._notes.write(files, logged_at_ms, ours=ours)
+        noted = self._notes.write(files, logged_at_ms, kept_bytes=kept_bytes)
         items = []
         for file in noted.files:
             source = FileSource(Path(file.local), self._descriptor(Path(file.local)))

@@ -56,6 +56,15 @@ def spooled_in(folder: Path) -> list[str]:
     return sorted(path.suffix for path in folder.iterdir())
 
 
+def note(folder: Path, server: ArtifactServer, *files: pending.PendingFile) -> None:
+    """As a process that is dead has left it."""
+    owner = replace(process.current(), pid=2**22 + 1)
+    call = pending.PendingCall(
+        note=folder / "t.json", tracking_uri=server.url, run_id=RUN, rank=None, owner=owner, files=files
+    )
+    pending.replace_note(call.note, pending.text(call))
+
+
 def times(count: int, what: str, answer: web.Response) -> Callable[[str], web.Response | None]:
     left = [count]
 
@@ -98,8 +107,7 @@ def test_what_sync_could_not_send_stays_noted_with_its_copy(server, tmp_path, mo
         )
         for name in ("a", "b", "gone")
     ]
-    owner = replace(process.current(), pid=2**22 + 1)
-    pending.write(folder, "t", tracking_uri=server.url, run_id=RUN, rank=None, owner=owner, files=files)
+    note(folder, server, *files)
 
     def deliver() -> tuple[int, list[str]]:
         (call,) = pending.read_all(folder)
@@ -455,8 +463,7 @@ def test_sync_says_what_a_proxy_must_take_and_keeps_the_file(server, tmp_path):
     folder.mkdir()
     (folder / "t.data").write_bytes(b"x")
     file = pending.PendingFile(path="a", local=str(folder / "t.data"), content_type="a/b", logged_at_ms=1, is_ours=True)
-    owner = replace(process.current(), pid=2**22 + 1)
-    pending.write(folder, "t", tracking_uri=server.url, run_id=RUN, rank=None, owner=owner, files=[file])
+    note(folder, server, file)
     (call,) = pending.read_all(folder)
     server.fault = lambda what: TOO_LARGE if what == "put" else None
     stored, problems = asyncio.run(leftovers.deliver(call, server.url, None))
@@ -483,3 +490,57 @@ def test_to_log_one_more_file_costs_the_same_however_many_wait(server, made, mon
             made.put_bytes(b"x", f"{number}.txt")
         looked.append(looks[0] - before)
     assert looked[2] <= looked[0]
+
+
+def test_files_that_wait_are_bounded_in_number_and_what_is_more_is_counted_and_said(
+    server, made, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(uploader, "MAX_WAITING", 5)
+    server.fault = lambda what: AWAY
+    (tmp_path / "tree").mkdir()
+    for number in range(4):
+        written(tmp_path / "tree" / f"{number}", 10)
+    taken = [made.put_bytes(b"x", "text"), made.put_directory(tmp_path / "tree", "tree")]
+    dropped = [
+        made.put_bytes(b"y", "more"),
+        made.put_file(tmp_path / "tree" / "0", "more"),
+        made.put_directory(tmp_path / "tree", "more"),
+        made.put_stream(io.BytesIO(b"z"), "more"),
+    ]
+    assert [handle.state for handle in dropped] == ["failed"] * 4
+    assert all("5 files wait already" in handle.errors[0] for handle in dropped)
+    assert caplog.text.count("was not logged") == 1
+    assert len(spooled(tmp_path)) == 2 + 5, "the notes of two calls, and five copies"
+    server.fault = lambda what: None
+    assert not made.finish(timeout_s=60, still_s=30)
+    assert [handle.state for handle in taken] == ["stored"] * 2
+    assert len(made.failed()) == 4
+    assert made.put_bytes(b"y", "more").wait(30)
+
+
+def test_notes_and_copies_count_towards_the_bound_of_the_spool(server, tmp_path, caplog):
+    most = 2**20
+    loaded = settings.load(
+        {}, tracking_uri=server.url, spool_dir=tmp_path / "spool", spool_max_bytes=most, buffer_bytes=2**16
+    )
+    made = Uploader(loaded, RUN, 0, Notices())
+    server.fault = lambda what: AWAY
+    written(tmp_path / "file", 300_000)
+    bodies = {f"text-{number}": os.urandom(300_000) for number in range(3)}
+    handles = [made.put_bytes(body, path) for path, body in bodies.items()]
+    handles.append(made.put_file(tmp_path / "file", None))
+    small = [made.put_bytes(os.urandom(60_000), f"small-{number}") for number in range(9)]
+    dropped = [handle for handle in small if handle.state == "failed"]
+    folder = tmp_path / "spool" / "artifacts"
+    assert most - 120_000 < sum(path.stat().st_size for path in folder.iterdir()) <= most
+    assert not [handle for handle in handles if handle.state == "failed"]
+    assert 0 < len(dropped) < 9
+    assert "STEPSTREAM_SPOOL_MAX_BYTES" in dropped[0].errors[0]
+    assert caplog.text.count("was not logged") == 1
+    server.fault = lambda what: None
+    made.finish(timeout_s=60, still_s=30)
+    assert all(handle.state == "stored" for handle in handles)
+    assert made.failed() == tuple(handle.errors[0] for handle in dropped)
+    assert made._notes.held == 0
+    assert spooled(tmp_path) == []
+    made.stop()
