@@ -6,7 +6,10 @@ from stepstream.artifacts.handle import Upload
 
 
 class Memory:
-    """Law: what it has taken is no more than `most` bytes, until it has ended. Safe to use from any thread."""
+    """Law: what it has taken is no more than `most` bytes, or one that is larger, until it has ended.
+
+    Safe to use from any thread.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -16,10 +19,10 @@ class Memory:
         self.held = 0
         """Bytes."""
 
-    def take(self, handle: Upload, size: int) -> bool:
-        """Whether there is room for one more."""
+    def take(self, handle: Upload, size: int, *, even_alone: bool = False) -> bool:
+        """Whether there is room for one more; with `even_alone` for any where there is nothing else."""
         with self._lock:
-            if self.held + size > self._most:
+            if self.held + size > self._most and not (even_alone and not self.held):
                 return False
             self._sizes[handle] = size
             self.held += size

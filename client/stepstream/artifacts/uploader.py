@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from stepstream.artifacts import pending, tree
+from stepstream.artifacts import pending, streams, tree
 from stepstream.artifacts.handle import Upload
 from stepstream.artifacts.handles import Handles
 from stepstream.artifacts.item import Item
@@ -90,6 +90,8 @@ class Uploader:
         self._handles = Handles()
         self._memory = Memory(settings.buffer_bytes)
         """For what no disk takes."""
+        self._streamed = Memory(settings.buffer_bytes)
+        """For file objects that keep in memory what they hold."""
 
     def put_file(self, local: Path, directory: str | None) -> Upload:
         """One file. Raises ArtifactError."""
@@ -114,16 +116,21 @@ class Uploader:
         path = tree.joined(None, path)
         if self._is_full:
             return self._dropped(path)
-        source = StreamSource(file)
-        if _is_seekable(file):
-            try:
-                is_long = source.fill(pending.COPY_BYTES, lambda: None)
-            except Exception as error:
-                raise ArtifactError(f"{path}: its stream cannot be read: {error!r}") from error
-            if not is_long:
-                return self.put_bytes(bytes(source.next_part(pending.COPY_BYTES, lambda: None)), path)
-        handle = Upload(path, 1)
-        self._take([self._item(path, source, handle)], handle)
+        try:
+            is_probed = streams.is_seekable(file)
+            body = streams.short(file, pending.COPY_BYTES) if is_probed else None
+            if body is not None:
+                return self.put_bytes(body, path)
+            handle = Upload(path, 1)
+            held = streams.in_memory(file)
+            if held and not self._streamed.take(handle, held, even_alone=True):
+                # Its owner may have let go of it long ago, and nobody knows how long the server stays away.
+                return self.put_bytes(streams.rest(file), path)
+        except ArtifactError:
+            raise
+        except Exception as error:
+            raise ArtifactError(f"{path}: its stream cannot be read: {error!r}") from error
+        self._take([self._item(path, StreamSource(file), handle)], handle)
         return handle
 
     def put_bytes(self, body: bytes, path: str) -> Upload:
@@ -442,6 +449,7 @@ class Uploader:
                 self._forget(item.waits_for)
         if item.handle.settle(error):
             self._memory.ended(item.handle)
+            self._streamed.ended(item.handle)
             self._handles.ended(item.handle)
 
     def _forget(self, noted: Noted) -> None:
@@ -449,12 +457,3 @@ class Uploader:
             noted.forget()
         except OSError as error:
             self._notices.once("artifact note", f"{error}: what was sent stays noted, and may be sent once more")
-
-
-def _is_seekable(file: IO[Any]) -> bool:
-    """Whether reading it cannot wait for somebody: a pipe may never end."""
-    seekable = getattr(file, "seekable", None)
-    try:
-        return bool(seekable is not None and seekable())
-    except ValueError as error:
-        raise ArtifactError(f"the stream cannot be read: {error}") from error

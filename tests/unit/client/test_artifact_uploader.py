@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -544,3 +545,71 @@ def test_notes_and_copies_count_towards_the_bound_of_the_spool(server, tmp_path,
     assert made._notes.held == 0
     assert spooled(tmp_path) == []
     made.stop()
+
+
+def test_streams_in_memory_that_wait_are_bounded_and_others_go_by_way_of_the_spool(server, tmp_path, caplog):
+    loaded = settings.load({}, tracking_uri=server.url, spool_dir=tmp_path / "spool", buffer_bytes=5 * 2**20)
+    made = Uploader(loaded, RUN, 0, Notices())
+    server.fault = lambda what: AWAY
+    bodies = {f"{number}": os.urandom(2 * 2**20 + number) for number in range(4)}
+    handles = [made.put_stream(io.BytesIO(body), path) for path, body in bodies.items()]
+    assert spooled(tmp_path) == [".data"] * 2 + [".json"] * 2
+    assert made._streamed.held == len(bodies["0"]) + len(bodies["1"])
+    text = "größe" * 500_000
+    handles.append(made.put_stream(io.StringIO(text), "text"))
+    assert len(spooled(tmp_path)) == 6
+    server.fault = lambda what: None
+    made.hurry()
+    assert all(handle.wait(60) for handle in handles)
+    assert server.files == bodies | {"text": text.encode()}
+    assert made._streamed.held == 0
+    # A large one alone is taken as it is: its owner has that memory anyway.
+    large = os.urandom(7 * 2**20)
+    server.fault = lambda what: AWAY
+    alone = made.put_stream(io.BytesIO(large), "large")
+    written(tmp_path / "file", 2 * 2**20)
+    with (tmp_path / "file").open("rb") as file:
+        on_disk = made.put_stream(file, "file")
+        assert spooled(tmp_path) == [], "neither this one, nor what lies on a disk, needs another place"
+        server.fault = lambda what: None
+        made.hurry()
+        assert alone.wait(60)
+        assert on_disk.wait(60)
+    assert server.files["large"] == large
+    assert "not logged" not in caplog.text
+    made.stop()
+
+
+def test_streams_beyond_the_bound_that_no_disk_takes_are_counted_and_said(server, tmp_path, caplog):
+    (tmp_path / "spool").write_text("no directory")
+    loaded = settings.load({}, tracking_uri=server.url, spool_dir=tmp_path / "spool", buffer_bytes=2**21)
+    made = Uploader(loaded, RUN, 0, Notices())
+    server.fault = lambda what: AWAY
+    body = os.urandom(3 * 2**20)
+    handles = [made.put_stream(io.BytesIO(body), f"{number}") for number in range(3)]
+    assert [handle.state for handle in handles[1:]] == ["failed"] * 2
+    assert "could not be kept" in handles[1].errors[0]
+    assert caplog.text.count("was not logged") == 1
+    server.fault = lambda what: None
+    assert not made.finish(timeout_s=60, still_s=30)
+    assert len(made.failed()) == 2
+    assert server.files == {"0": body}
+    made.stop()
+
+
+def test_files_that_wait_as_file_objects_hold_nothing_of_themselves_in_memory(server, made, tmp_path):
+    body = written(tmp_path / "file", 2 * 2**20)
+    server.fault = lambda what: AWAY
+    files = [(tmp_path / "file").open("rb") for _ in range(20)]
+    tracemalloc.start()
+    handles = [made.put_stream(file, f"{number}") for number, file in enumerate(files)]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Two of them have their turn meanwhile.
+    assert held < 10 * 2**20
+    server.fault = lambda what: None
+    made.hurry()
+    assert all(handle.wait(60) for handle in handles)
+    assert set(server.files.values()) == {body}
+    for file in files:
+        file.close()
