@@ -24,10 +24,8 @@ from stepstream.transport import (
 from stepstream_schema import limits
 
 API_TIMEOUT_S: Final = 600.0
-"""Completing a large file reads it once in the embedded store."""
+"""Completing a large file reads it once in the embedded store, and may be asked for again."""
 CONNECT_TIMEOUT_S: Final = 5.0
-CONNECTIONS: Final = 12
-"""Small files and parts, four at a time each, and questions to the server."""
 TOO_LARGE: Final = 413
 REFUSES: Final = frozenset({400, 401, 403, 404})
 """How stores answer a signature that is too old, a clock that is wrong, or an upload that is gone."""
@@ -63,9 +61,11 @@ class Remote:
         """What its store checks."""
 
     async def __aenter__(self) -> "Remote":
+        # How many are open is bounded by those who ask: waiting for one would count as connecting, which a proxy that
+        # says nothing must not do for ever.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=BlockingResolver(), limit=CONNECTIONS),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENT_S),
+            connector=aiohttp.TCPConnector(resolver=BlockingResolver(), limit=0),
+            timeout=_timeout(SILENT_S),
             trust_env=True,
         )
         return self
@@ -75,9 +75,11 @@ class Remote:
     ) -> None:
         await self._opened.close()
 
-    async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Ask the server."""
-        timeout = aiohttp.ClientTimeout(total=API_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+    async def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, works_s: float = 0.0
+    ) -> dict[str, Any]:
+        """Ask the server, which may work on the answer for `works_s` before it says anything."""
+        timeout = _timeout(SILENT_S + works_s, total_s=API_TIMEOUT_S)
         try:
             async with self._opened.request(
                 method, self._uri + path, json=body, timeout=timeout, middlewares=self._authorised
@@ -138,6 +140,10 @@ class Remote:
     def _url(self, url: str) -> URL:
         """The embedded store names a path of its own server, however this client reaches that."""
         return URL(self._uri + url if url.startswith("/") else url, encoded=True)
+
+
+def _timeout(silent_s: float, total_s: float | None = None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total_s, connect=SILENT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=silent_s)
 
 
 def _credentials(url: str) -> tuple[aiohttp.ClientMiddlewareType, ...]:

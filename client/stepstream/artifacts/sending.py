@@ -246,9 +246,10 @@ class Sending:
         raise Failed(f"{item.path}: {said['message']}")
 
     async def _ask_to_complete(self, items: list[Item]) -> list[dict[str, Any]]:
-        with self._working_for(sum(item.size for item in items) / COMPLETED_BYTES_PER_S):
+        works_s = sum(item.size for item in items) / COMPLETED_BYTES_PER_S
+        with self._working_for(works_s):
             body = {"uploads": [item.sent for item in items]}
-            said = await self._remote.call("POST", paths.UPLOADS + "/complete", body)
+            said = await self._remote.call("POST", paths.UPLOADS + "/complete", body, works_s=works_s)
         answers: list[dict[str, Any]] = said["files"]
         return answers
 
