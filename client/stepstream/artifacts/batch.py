@@ -7,7 +7,7 @@ from stepstream.artifacts.item import Item
 from stepstream.artifacts.readers import Readers
 from stepstream.artifacts.remote import Damaged, Refused, Remote, TooLarge
 from stepstream.artifacts.sending import FILES_AT_ONCE, Again, Failed, Sending
-from stepstream.artifacts.source import SourceChanged
+from stepstream.artifacts.source import SourceFailed
 
 
 class Batch:
@@ -44,5 +44,5 @@ class Batch:
             self.failed.append((item, str(error)))
         except TooLarge as error:
             self.failed.append((item, f"{item.path}: {error}"))
-        except (Again, SourceChanged, Refused, Damaged) as error:
+        except (Again, SourceFailed, Refused, Damaged) as error:
             self.again.append((item, f"{item.path}: {error}"))

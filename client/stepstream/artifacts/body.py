@@ -5,11 +5,11 @@ for SILENT_S.
 """
 
 import asyncio
-import errno
 import os
 import socket
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 # The package before its modules: a thread that imports it meanwhile, as the sender's does, would wait for the module
@@ -18,15 +18,13 @@ import aiohttp  # noqa: F401
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
-from stepstream.artifacts.source import FileSource, SourceChanged
+from stepstream.artifacts.source import FileSource, SourceChanged, SourceFailed, SourceUnreadable
 
 SILENT_S: Final = 60.0
 """A transfer on which nothing has moved for so long is tried again."""
 PIECE_BYTES: Final = 256 * 2**10
 """Handed to the network at a time where it passes through Python: memory stays flat whatever the file's size."""
 FLUSH_S: Final = 0.001
-CANNOT: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK, errno.ENOTSUP})
-"""This file or connection has no short way."""
 
 
 class Body(Payload):
@@ -56,7 +54,7 @@ class Body(Payload):
         self.error = None
         try:
             await self._write(writer)
-        except SourceChanged as error:
+        except SourceFailed as error:
             self.error = error
             raise
 
@@ -94,18 +92,30 @@ class FileBody(Body):
         self._start = start
 
     async def _write(self, writer: AbstractStreamWriter) -> None:
-        with self._source.opened() as file:
+        with ExitStack() as stack:
+            with self._reading():
+                file = stack.enter_context(self._source.opened())
             at, end = self._start, self._start + self._size
             plain = _plain_socket(writer) if self._size > PIECE_BYTES else None
             if plain is not None:
                 with plain:
                     at = await self._by_kernel(writer, plain, file, at, end)
             while at < end:
-                piece = os.pread(file, min(PIECE_BYTES, end - at), at)
+                with self._reading():
+                    piece = os.pread(file, min(PIECE_BYTES, end - at), at)
                 self._check(len(piece))
                 await self._hand_over(writer, piece)
                 at += len(piece)
-        self._source.check()
+        with self._reading():
+            self._source.check()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What goes wrong here is the file's: aiohttp would tell it as trouble with the connection."""
+        try:
+            yield
+        except OSError as error:
+            raise SourceUnreadable(f"{self._source.path} cannot be read: {error}") from error
 
     async def _by_kernel(self, writer: AbstractStreamWriter, plain: socket.socket, file: int, at: int, end: int) -> int:
         """How far that went: to the end, unless it cannot be done."""
@@ -120,12 +130,9 @@ class FileBody(Body):
                 # A store that refuses may hang up without reading the rest; its answer says more than this error.
                 await _let_read()
                 raise
-            except OSError as error:
-                if error.errno in CANNOT:
-                    return at
-                if error.errno in (errno.EIO, errno.ESTALE):
-                    self.error = error
-                raise
+            except OSError:
+                # This file or connection has no short way; or one of the two is broken, and the long way tells which.
+                return at
             self._check(sent)
             self._moved(sent)
             at += sent

@@ -62,7 +62,7 @@ class Again(Exception):
 class Sending:
     """Law: `carry` returns once a file is listed, and raises otherwise.
 
-    Failed is for ever, and TooLarge until somebody has done something. Again, SourceChanged and Damaged concern this
+    Failed is for ever, and TooLarge until somebody has done something. Again, SourceFailed and Damaged concern this
     file, Unavailable, Refused and Rejected all of them; after these it may be carried again, and goes on where it was.
     """
 
@@ -205,7 +205,10 @@ class Sending:
         if algorithm == "crc32" and isinstance(source, FileSource) and source.knows(start, size):
             return source.digest(algorithm, start, size)
         reader = self._readers.small if algorithm == "md5" and start == 0 else self._readers.large
-        return await reader.run(lambda: source.digest(algorithm, start, size))
+        try:
+            return await reader.run(lambda: source.digest(algorithm, start, size))
+        except OSError as error:
+            raise Again(f"it cannot be read: {error}") from error
 
     async def _put_part(self, item: Item, part: PartRange, signed: dict[str, Any]) -> None:
         async with self._parts:

@@ -24,7 +24,15 @@ STREAM_BYTES: Final = 2**20
 SETTLED_NS: Final = 10**9
 
 
-class SourceChanged(Exception):
+class SourceFailed(Exception):
+    """This file cannot be sent as it was hashed: neither the store nor other files are concerned."""
+
+
+class SourceUnreadable(SourceFailed):
+    """Its disk does not give it."""
+
+
+class SourceChanged(SourceFailed):
     """The file was written to while it was being sent; it can be logged again."""
 
 
@@ -134,7 +142,7 @@ class FileSource:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """A descriptor to read from, while it is what was hashed. Raises SourceChanged."""
+        """A descriptor to read from, while it is what was hashed. Raises SourceChanged, OSError."""
         self.check()
         if self._descriptor is not None:
             yield self._descriptor

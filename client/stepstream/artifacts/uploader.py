@@ -23,7 +23,7 @@ from stepstream.artifacts.reader import ReaderStopped
 from stepstream.artifacts.readers import STREAMS_AT_ONCE, Readers
 from stepstream.artifacts.remote import Damaged, Refused, Remote, TooLarge
 from stepstream.artifacts.sending import FILES_AT_ONCE, Again, Failed, Sending
-from stepstream.artifacts.source import FileSource, SourceChanged, StreamSource
+from stepstream.artifacts.source import FileSource, SourceFailed, StreamSource
 from stepstream.artifacts.tree import LocalFile
 from stepstream.backoff import Backoff
 from stepstream.errors import ArtifactError
@@ -396,7 +396,7 @@ class Uploader:
             if troubles == self._troubles:
                 self._in_the_way(error)
             lane.waiting.appendleft(item)
-        except (Again, SourceChanged, Damaged) as error:
+        except (Again, SourceFailed, Damaged) as error:
             await self._again(lane, item, error)
         except Failed as error:
             self._ended(item, str(error))

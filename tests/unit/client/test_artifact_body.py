@@ -11,7 +11,7 @@ from aiohttp import web
 
 from stepstream.artifacts.body import Body, FileBody, MemoryBody
 from stepstream.artifacts.remote import Refused, Remote
-from stepstream.artifacts.source import Checks, FileSource, SourceChanged
+from stepstream.artifacts.source import Checks, FileSource, SourceChanged, SourceUnreadable
 
 SIZE = 9_000_001
 
@@ -109,3 +109,30 @@ async def test_a_store_that_refuses_before_it_has_read_all_is_heard(source):
 
     with pytest.raises(Refused, match="ExpiredToken"):
         await put(FileBody(source, 0, SIZE, lambda _: None), refuse)
+
+
+@pytest.mark.parametrize("size", [SIZE, 1000])
+async def test_a_disk_that_gives_nothing_more_is_no_outage_of_the_store(source, monkeypatch, size):
+    def broken(*_: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "sendfile", broken)
+    monkeypatch.setattr(os, "pread", broken)
+
+    async def take(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response()
+
+    with pytest.raises(SourceUnreadable, match="Input/output error"):
+        await put(FileBody(source, 0, size, lambda _: None), take)
+
+
+async def test_a_file_that_is_gone_when_its_turn_comes_is_no_outage_of_the_store(source):
+    source.path.unlink()
+
+    async def take(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response()
+
+    with pytest.raises(SourceUnreadable, match="No such file"):
+        await put(FileBody(source, 0, SIZE, lambda _: None), take)

@@ -1,6 +1,7 @@
 """What becomes of a file when its server, its store or its owner does something wrong."""
 
 import asyncio
+import errno
 import io
 import os
 import socket
@@ -613,3 +614,25 @@ def test_files_that_wait_as_file_objects_hold_nothing_of_themselves_in_memory(se
     assert set(server.files.values()) == {body}
     for file in files:
         file.close()
+
+
+def test_a_file_that_its_disk_does_not_give_fails_alone_and_stays_noted(server, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploader, "AGAIN_S", 0.01)
+    written(tmp_path / "broken", 1000)
+    written(tmp_path / "good", 2000)
+    pread = os.pread
+
+    def bad_sector(file: int, size: int, at: int) -> bytes:
+        if size == 1000:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(file, size, at)
+
+    monkeypatch.setattr(os, "pread", bad_sector)
+    broken, good = (made.put_file(tmp_path / name, None) for name in ("broken", "good"))
+    assert good.wait(30)
+    assert not broken.wait(30)
+    (said,) = broken.errors
+    assert "cannot be read" in said
+    assert "Input/output error" in said
+    assert server.files.keys() == {"good"}
+    assert spooled(tmp_path) == [".data", ".json"]
