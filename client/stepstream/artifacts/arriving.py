@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from stepstream.artifacts import plan, scratch
 from stepstream.artifacts.remote import Refused, Remote
@@ -20,6 +21,8 @@ from stepstream_schema import limits, paths
 RANGES_AT_ONCE: Final = 4
 PATIENCE_TRIES: Final = 8
 """In a row, with backoff: about half a minute."""
+VERSION_TRIES: Final = 8
+"""Of a file that is logged anew while it is being fetched; it then begins anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +35,31 @@ class Remaining:
     """Numbers of the parts that are whole."""
 
 
-class Arriving:
-    """Law: what gets the name of the file is all of it, or nothing does."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """Which state of a path is meant: the one that a signed request fetches."""
 
-    def __init__(
-        self, remote: Remote, run_id: str, file: dict[str, Any], target: Path, progress: Callable[[int], None]
-    ) -> None:
-        self._remote, self._run_id, self._file, self._target = remote, run_id, file, target
+    size: int
+    sha256: str | None
+    name: str
+    """Of its object in the store, where nobody knows the hash."""
+
+    @classmethod
+    def of(cls, signed: dict[str, Any]) -> "Version":
+        """What the server has signed."""
+        name = "" if signed["sha256"] else urlsplit(signed["url"])._replace(query="").geturl()
+        return cls(size=signed["size"], sha256=signed["sha256"], name=name)
+
+
+class Replaced(Exception):
+    """Something else was logged under the path meanwhile."""
+
+
+class Arriving:
+    """Law: what gets the name of the file is all of it, as it was logged once, or nothing does."""
+
+    def __init__(self, remote: Remote, run_id: str, path: str, target: Path, progress: Callable[[int], None]) -> None:
+        self._remote, self._run_id, self._path, self._target = remote, run_id, path, target
         self._progress = progress
         self._done: set[int] = set()
         self._backoff = Backoff(lambda low, high: (low + high) / 2)
@@ -53,32 +74,48 @@ class Arriving:
             raise ArtifactError(f"{self._target} cannot be written: {error.strerror or error}") from error
 
     async def _fetch(self, place: Scratch) -> None:
-        self._done = self._resumable(place)
-        if not self._done:
-            os.truncate(place.file, 0)
-        os.truncate(place.file, self._file["size"])
-        await self._ranges(place)
-        self._check(place)
-        place.put(self._target)
+        for _ in range(VERSION_TRIES):
+            # Not what was listed decides, but what is fetched: another may have been logged between the two.
+            signed = await self._patiently(self._sign)
+            version = Version.of(signed)
+            self._done = self._resumable(place, version)
+            if not self._done:
+                os.truncate(place.file, 0)
+            os.truncate(place.file, version.size)
+            try:
+                await self._ranges(place, version, signed)
+            except Replaced:
+                continue
+            self._check(place, version)
+            place.put(self._target)
+            return
+        raise ArtifactError(
+            f"{self._path} was logged anew {VERSION_TRIES} times while it was being fetched; ask again once it is still"
+        )
 
-    async def _ranges(self, place: Scratch) -> None:
-        parts = plan.parts(self._file["size"], limits.PART_BYTES)
+    async def _ranges(self, place: Scratch, version: Version, signed: dict[str, Any]) -> None:
+        parts = plan.parts(version.size, limits.PART_BYTES)
         self._progress(sum(part.size for part in parts if part.number in self._done))
         limit = asyncio.Semaphore(RANGES_AT_ONCE)
-        signed = await self._patiently(self._sign)
 
         async def one(part: plan.PartRange) -> None:
             async with limit:
-                await self._patiently(lambda: self._range(place.file, part, signed))
+                await self._patiently(lambda: self._range(place.file, part, version, signed))
                 self._done.add(part.number)
-                self._remember(place)
+                self._remember(place, version)
 
-        async with asyncio.TaskGroup() as group:
-            for part in parts:
-                if part.number not in self._done:
-                    group.create_task(one(part))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for part in parts:
+                    if part.number not in self._done:
+                        group.create_task(one(part))
+        except BaseExceptionGroup as errors:
+            error = first(errors)
+            if isinstance(error, Replaced):
+                self._progress(-sum(part.size for part in parts if part.number in self._done))
+            raise error from errors
 
-    async def _range(self, out: int, part: plan.PartRange, signed: dict[str, Any]) -> None:
+    async def _range(self, out: int, part: plan.PartRange, version: Version, signed: dict[str, Any]) -> None:
         at = part.start
 
         def write(piece: bytes) -> None:
@@ -92,17 +129,20 @@ class Arriving:
         except (Unavailable, Refused) as error:
             self._progress(part.start - at)
             if isinstance(error, Refused):
-                # The signature has grown old meanwhile.
-                signed.update(await self._sign())
+                # The signature has grown old meanwhile; or what it was for is gone, since something else is there now.
+                again = await self._sign()
+                if Version.of(again) != version:
+                    raise Replaced from error
+                signed.update(again)
                 raise Unavailable(str(error)) from error
             raise
 
     async def _sign(self) -> dict[str, Any]:
         path = paths.run_artifacts(self._run_id) + "/urls"
-        said = await self._remote.call("POST", path, {"paths": [self._file["path"]]})
+        said = await self._remote.call("POST", path, {"paths": [self._path]})
         found: dict[str, Any] = said["files"][0]
         if found["state"] != "stored":
-            raise ArtifactError(f"{self._file['path']} was removed meanwhile")
+            raise ArtifactError(f"{self._path} was removed meanwhile")
         return found
 
     async def _patiently(self, attempt: Callable[[], Any]) -> Any:
@@ -112,40 +152,44 @@ class Arriving:
             except Unavailable as error:
                 if self._backoff.failures >= PATIENCE_TRIES:
                     raise ArtifactError(
-                        f"{self._file['path']} cannot be fetched now ({error}); what has arrived is kept, ask again"
+                        f"{self._path} cannot be fetched now ({error}); what has arrived is kept, ask again"
                     ) from error
                 await asyncio.sleep(self._backoff.failed(error.retry_after_s))
             except (Rejected, Refused) as error:
-                raise ArtifactError(f"{self._file['path']} cannot be fetched: {error}") from error
+                raise ArtifactError(f"{self._path} cannot be fetched: {error}") from error
             else:
                 self._backoff.succeeded()
                 return result
 
-    def _resumable(self, place: Scratch) -> set[int]:
+    def _resumable(self, place: Scratch, version: Version) -> set[int]:
         if place.state is None:
             return set()
         try:
             state = Remaining(**json.loads(place.state.read_text()))
-            fits = (state.sha256, state.size) == (self._file["sha256"], self._file["size"])
+            fits = (state.sha256, state.size) == (version.sha256, version.size)
             return set(state.done) if fits and state.sha256 and place.path.stat().st_size == state.size else set()
         except (OSError, ValueError, TypeError):
             return set()
 
-    def _remember(self, place: Scratch) -> None:
-        if place.state is not None and len(self._done) * limits.PART_BYTES < self._file["size"]:
-            said = {"sha256": self._file["sha256"], "size": self._file["size"], "done": sorted(self._done)}
+    def _remember(self, place: Scratch, version: Version) -> None:
+        if place.state is not None and len(self._done) * limits.PART_BYTES < version.size:
+            said = {"sha256": version.sha256, "size": version.size, "done": sorted(self._done)}
             place.state.write_text(json.dumps(said))
 
-    def _check(self, place: Scratch) -> None:
-        expected = self._file["sha256"]
-        if expected is None:
+    def _check(self, place: Scratch, version: Version) -> None:
+        if version.sha256 is None:
             return
         digest = hashlib.sha256()
         with place.path.open("rb") as file:
             while piece := file.read(2**20):
                 digest.update(piece)
-        if digest.hexdigest() != expected:
+        if digest.hexdigest() != version.sha256:
             place.remove()
-            raise ArtifactError(
-                f"{self._file['path']} arrived with another SHA-256 than it was logged with, and was removed"
-            )
+            raise ArtifactError(f"{self._path} arrived with another SHA-256 than it was logged with, and was removed")
+
+
+def first(errors: BaseException) -> BaseException:
+    """Of several that happened side by side."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors

@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from stepstream.artifacts import scratch
-from stepstream.artifacts.arriving import Arriving
+from stepstream.artifacts.arriving import Arriving, first
 from stepstream.artifacts.remote import Remote
 from stepstream.errors import ArtifactError
 from stepstream.progress import Bar
@@ -62,14 +61,14 @@ async def _download(settings: Settings, run_id: str, path: str, destination: Pat
 
         async def one(file: dict[str, Any]) -> None:
             async with limit:
-                await Arriving(remote, run_id, file, _target(destination, file["path"]), progress.add).fetch()
+                await Arriving(remote, run_id, file["path"], _target(destination, file["path"]), progress.add).fetch()
 
         try:
             async with asyncio.TaskGroup() as group:
                 for file in files:
                     group.create_task(one(file))
         except BaseExceptionGroup as errors:
-            raise _plain(errors) from errors
+            raise first(errors) from errors
         finally:
             progress.close()
     return destination / path if path else destination
@@ -112,10 +111,3 @@ def _target(destination: Path, path: str) -> Path:
     if target.is_symlink():
         raise ArtifactError(f"{target} is a link; it is not written through")
     return target
-
-
-def _plain(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    first: Sequence[BaseException] = errors.exceptions
-    while isinstance(first[0], BaseExceptionGroup):
-        first = first[0].exceptions
-    return first[0]

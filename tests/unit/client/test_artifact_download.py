@@ -110,3 +110,65 @@ def test_what_has_arrived_is_gone_on_with_and_what_killed_ones_left_is_removed(s
     assert server.asked.count("get") - asked == 2, "the first part was there"
     assert (place / "large").read_bytes() == server.files["large"]
     assert [path.name for path in place.iterdir()] == ["large"]
+
+
+GONE = web.Response(status=403, body=b"<Code>ExpiredToken</Code>")
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_what_is_logged_anew_before_it_is_fetched_is_fetched_as_it_is_now(server, loaded, tmp_path, hashed):
+    server.hashed = hashed
+    server.files = {"state": os.urandom(1000)}
+    newer = os.urandom(LARGE)
+
+    def log_again(what: str) -> None:
+        if what == "urls":
+            server.files["state"] = newer
+
+    server.fault = log_again
+    download(loaded, RUN, "", tmp_path / "down")
+    assert (tmp_path / "down" / "state").read_bytes() == newer
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_what_is_logged_anew_while_it_is_fetched_is_one_of_its_states(server, loaded, tmp_path, monkeypatch, hashed):
+    monkeypatch.setattr(arriving, "RANGES_AT_ONCE", 1)
+    server.hashed = hashed
+    server.files = {"state": os.urandom(LARGE)}
+    newer = os.urandom(LARGE)
+    refuse = nth(2, "get", GONE)
+
+    def log_again(what: str) -> web.Response | None:
+        answer = refuse(what)
+        if answer is not None:
+            server.files["state"] = newer
+        return answer
+
+    server.fault = log_again
+    download(loaded, RUN, "", tmp_path / "down")
+    assert (tmp_path / "down" / "state").read_bytes() == newer
+    assert [path.name for path in (tmp_path / "down").iterdir()] == ["state"]
+
+
+def test_what_is_logged_anew_all_the_time_is_said_to_be(server, loaded, tmp_path):
+    server.files = {"state": b"first"}
+
+    def log_again(what: str) -> web.Response | None:
+        if what != "get":
+            return None
+        server.files["state"] = os.urandom(5)
+        return GONE
+
+    server.fault = log_again
+    with pytest.raises(ArtifactError, match="logged anew 8 times"):
+        download(loaded, RUN, "", tmp_path / "down")
+
+
+def test_an_old_signature_alone_is_no_other_state(server, loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(arriving, "RANGES_AT_ONCE", 1)
+    server.hashed = False
+    server.files = {"state": os.urandom(LARGE)}
+    server.fault = nth(2, "get", GONE)
+    download(loaded, RUN, "", tmp_path / "down")
+    assert (tmp_path / "down" / "state").read_bytes() == server.files["state"]
+    assert server.asked.count("get") == 4, "each part once, and one twice"
