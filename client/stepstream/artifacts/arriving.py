@@ -67,11 +67,26 @@ class Arriving:
     async def fetch(self) -> None:
         """Until it is whole. Raises ArtifactError."""
         try:
-            self._target.parent.mkdir(parents=True, exist_ok=True)
+            self._make_room()
             with scratch.beside(self._target) as place:
                 await self._fetch(place)
         except OSError as error:
             raise ArtifactError(f"{self._target} cannot be written: {error.strerror or error}") from error
+
+    def _make_room(self) -> None:
+        """Where it can get its name. Raises ArtifactError before anything is fetched, and OSError."""
+        folder = self._target.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ArtifactError(
+                f"{self._target} cannot be written: {error.filename} is in the way, or a part of its path; remove what "
+                "is no directory, or fetch to another place"
+            ) from error
+        if self._target.is_dir():
+            raise ArtifactError(
+                f"{self._target} cannot be written: it is a directory; remove it, or fetch to another place"
+            )
 
     async def _fetch(self, place: Scratch) -> None:
         for _ in range(VERSION_TRIES):

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import os
 import threading
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -52,6 +53,7 @@ async def _download(settings: Settings, run_id: str, path: str, destination: Pat
             raise ArtifactError(f"{settings.tracking_uri} cannot be asked for artifacts: {error}") from error
         if not files and path:
             raise ArtifactError(f"run {run_id} has no artifact {path!r}")
+        files, hidden = _apart(files)
         for folder in {(destination / file["path"]).parent for file in files}:
             # What cannot be removed is in nobody's way.
             with contextlib.suppress(OSError):
@@ -71,6 +73,8 @@ async def _download(settings: Settings, run_id: str, path: str, destination: Pat
             raise first(errors) from errors
         finally:
             progress.close()
+    if hidden:
+        raise ArtifactError(_what_is_hidden(settings.tracking_uri, run_id, hidden, len(files)))
     return destination / path if path else destination
 
 
@@ -84,6 +88,25 @@ async def _tree(remote: Remote, run_id: str, path: str) -> list[dict[str, Any]]:
         if "next" not in page:
             return files
         after = page["next"]
+
+
+def _apart(files: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What can lie on a disk side by side, and paths of files that others lie below, as in no directory they can."""
+    folders = {str(folder) for file in files for folder in PurePosixPath(file["path"]).parents}
+    return (
+        [file for file in files if file["path"] not in folders],
+        [file["path"] for file in files if file["path"] in folders],
+    )
+
+
+def _what_is_hidden(tracking_uri: str, run_id: str, hidden: Sequence[str], fetched: int) -> str:
+    named = ", ".join(map(repr, hidden[:5])) + (", ..." if len(hidden) > 5 else "")
+    query = urlencode({"path": hidden[0]})
+    return (
+        f"run {run_id} has artifacts that are files and directories at once, which no disk can hold: {named}; these "
+        f"files were left out, and all {fetched} others are fetched. The bytes of such a file are at "
+        f"{tracking_uri}{paths.run_artifacts(run_id)}/content?{query}"
+    )
 
 
 class _Progress:

@@ -172,3 +172,29 @@ def test_an_old_signature_alone_is_no_other_state(server, loaded, tmp_path, monk
     download(loaded, RUN, "", tmp_path / "down")
     assert (tmp_path / "down" / "state").read_bytes() == server.files["state"]
     assert server.asked.count("get") == 4, "each part once, and one twice"
+
+
+def test_a_path_that_is_a_file_and_a_directory_is_named_and_the_rest_is_fetched(server, loaded, tmp_path):
+    server.files = {"a": b"file", "a/b": b"below", "a/c/d": b"further", "z": b"other", "a.txt": b"no parent"}
+    with pytest.raises(ArtifactError, match="files and directories at once") as raised:
+        download(loaded, RUN, "", tmp_path / "down")
+    said = str(raised.value)
+    assert "'a'" in said
+    assert "all 4 others are fetched" in said
+    assert f"{server.url}/v1/runs/{RUN}/artifacts/content?path=a" in said
+    found = {str(path.relative_to(tmp_path / "down")) for path in (tmp_path / "down").rglob("*") if path.is_file()}
+    assert found == {"a/b", "a/c/d", "z", "a.txt"}
+    download(loaded, RUN, "a/c", tmp_path / "alone")
+    assert (tmp_path / "alone" / "a" / "c" / "d").read_bytes() == b"further"
+
+
+def test_a_directory_that_lies_where_a_file_goes_is_said_with_its_name(server, loaded, tmp_path):
+    server.files = {"a": b"file"}
+    (tmp_path / "down" / "a").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match=r"down/a cannot be written: it is a directory"):
+        download(loaded, RUN, "", tmp_path / "down")
+    server.files = {"b/c": b"file"}
+    (tmp_path / "down" / "b").write_text("was a file")
+    with pytest.raises(ArtifactError, match=r"down/b/c cannot be written: .*down/b"):
+        download(loaded, RUN, "", tmp_path / "down")
+    assert sorted(path.name for path in (tmp_path / "down").iterdir()) == ["a", "b"]
