@@ -1,17 +1,19 @@
 """Which files of a directory are logged, and under which paths."""
 
+import errno
 import mimetypes
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from stepstream.errors import ArtifactError
 from stepstream_schema import artifact_path
 
 MAX_FILES: Final = 1_000_000
-"""Of one call: links to directories can make a few files many."""
+"""And directories, of one call: links to directories can make a few many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +37,14 @@ def files_below(root: Path, directory: str | None) -> tuple[list[LocalFile], lis
     """Every file below `root`, and why others are left out.
 
     A link to a file or directory inside `root` is what it leads to. One that leaves `root` is refused, as it may lead
-    to what nobody meant to log, and so is one to a directory that it lies in, which would never end.
+    to what nobody meant to log, so is one to a directory that it lies in, which would never end, and so is one that
+    leads nowhere.
     """
     if not root.is_dir():
         raise ArtifactError(f"{root} is no directory; log_artifact takes single files")
     found: list[LocalFile] = []
     refused: list[str] = []
-    for local in _Walk(root, refused).files(root, ()):
-        if len(found) == MAX_FILES:
-            raise ArtifactError(f"{root} holds more than {MAX_FILES:,} files; log its parts")
+    for local in _Walk(root, refused).files():
         try:
             found.append(LocalFile(local=local, path=joined(directory, local.relative_to(root).as_posix())))
         except ArtifactError as error:
@@ -63,28 +64,58 @@ class _Walk:
         self._root = root
         self._real_root = Path(os.path.realpath(root))
         self._refused = refused
+        self._seen = 0
 
-    def files(self, folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-        """Regular files below `folder`, which was reached by way of the real directories `above`."""
+    def files(self) -> Iterator[Path]:
+        """Regular files below. Raises ArtifactError for too many of whatever kind."""
+        # The real directories by way of which each was reached. No recursion: paths may be deeper than Python's stack.
+        under_way: list[tuple[Iterator[Path], frozenset[Path]]] = []
+        self._enter(self._root, frozenset(), under_way)
+        while under_way:
+            entries, above = under_way[-1]
+            local = next(entries, None)
+            if local is None:
+                under_way.pop()
+                continue
+            self._seen += 1
+            if self._seen > MAX_FILES:
+                raise ArtifactError(f"{self._root} holds more than {MAX_FILES:,} files and directories; log its parts")
+            match self._kind(local):
+                case "directory":
+                    self._enter(local, above, under_way)
+                case "file":
+                    yield local
+
+    def _enter(
+        self, folder: Path, above: frozenset[Path], under_way: list[tuple[Iterator[Path], frozenset[Path]]]
+    ) -> None:
         real = Path(os.path.realpath(folder))
         if real in above:
             self._refused.append(f"{folder} is a link to a directory that it lies in")
             return
-        for local in self._entries(folder):
-            if local.is_symlink() and not Path(os.path.realpath(local)).is_relative_to(self._real_root):
-                self._refused.append(
-                    f"{local} is a link that leaves {self._root}; log what it leads to, if that is meant"
-                )
-            elif local.is_dir():
-                yield from self.files(local, (*above, real))
-            elif local.is_file():
-                yield local
-            else:
-                self._refused.append(f"{local} is no regular file")
-
-    def _entries(self, folder: Path) -> list[Path]:
         try:
-            return sorted(Path(entry) for entry in os.scandir(folder))
+            entries = sorted(Path(entry) for entry in os.scandir(folder))
         except OSError as error:
             self._refused.append(f"{folder} cannot be read: {error.strerror}")
-            return []
+            return
+        under_way.append((iter(entries), above | {real}))
+
+    def _kind(self, local: Path) -> Literal["directory", "file"] | None:
+        is_link = os.path.islink(local)  # what cannot be looked at is told below
+        if is_link and not Path(os.path.realpath(local)).is_relative_to(self._real_root):
+            self._refused.append(f"{local} is a link that leaves {self._root}; log what it leads to, if that is meant")
+            return None
+        try:
+            mode = local.stat().st_mode
+        except OSError as error:
+            is_broken = is_link and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+            self._refused.append(
+                f"{local} is a link that leads nowhere" if is_broken else f"{local} cannot be read: {error.strerror}"
+            )
+            return None
+        if stat.S_ISDIR(mode):
+            return "directory"
+        if stat.S_ISREG(mode):
+            return "file"
+        self._refused.append(f"{local} is no regular file")
+        return None

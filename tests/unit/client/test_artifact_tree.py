@@ -1,10 +1,16 @@
 """Which files of a directory are logged."""
 
+import errno
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from stepstream.artifacts import tree
 from stepstream.artifacts.tree import files_below
+from stepstream.errors import ArtifactError
 
 
 def paths(root: Path) -> tuple[list[str], list[str]]:
@@ -62,3 +68,66 @@ def test_a_directory_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     found, refused = paths(root)
     assert found == ["open"]
     assert refused == [f"{root / 'locked'} cannot be read: Permission denied"]
+
+
+def test_links_that_lead_nowhere_are_said_by_name_and_others_are_logged(tmp_path):
+    root = tmp_path / "ckpt"
+    root.mkdir()
+    (root / "last").symlink_to("epoch-7")
+    (root / "through").symlink_to("file/below")
+    (root / "one").symlink_to("two")
+    (root / "two").symlink_to("one")
+    (root / "file").write_text("x")
+    found, refused = paths(root)
+    assert found == ["file"]
+    assert refused == [f"{root / name} is a link that leads nowhere" for name in ("last", "one", "through", "two")]
+
+
+def test_links_that_make_few_directories_very_many_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(tree, "MAX_FILES", 1000)
+    root = tmp_path / "ckpt"
+    for number in range(12):
+        (root / f"{number}").mkdir(parents=True)
+        for name in ("left", "right"):
+            (root / f"{number}" / name).symlink_to(f"../{number + 1}")
+    (root / "12").mkdir()
+    with pytest.raises(ArtifactError, match="more than 1,000 files and directories"):
+        files_below(root, None)
+
+
+def test_directories_may_be_deeper_than_pythons_stack(tmp_path):
+    root = folder = tmp_path / "deep"
+    for _ in range(sys.getrecursionlimit() + 200):
+        folder.mkdir()
+        folder = folder / "d"
+    folder.write_text("x")
+    (root / "top").write_text("x")
+    try:
+        found, refused = paths(root)
+    finally:
+        # Nor is what removes temporary directories made for this.
+        folder.unlink()
+        while folder.parent != root:
+            folder = folder.parent
+            folder.rmdir()
+    assert found == ["top"]
+    assert "longer than 1000 bytes" in refused[0]
+
+
+def test_what_may_be_listed_and_not_looked_at_is_told(tmp_path, monkeypatch):
+    root = tmp_path / "ckpt"
+    (root / "listed").mkdir(parents=True)
+    (root / "listed" / "file").write_text("x")
+    (root / "open").write_text("x")
+    look = Path.stat
+
+    def refuse(path: Path, **options: Any) -> os.stat_result:
+        # Whoever runs the tests may look at everything.
+        if path.parent.name == "listed":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return look(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    found, refused = paths(root)
+    assert found == ["open"]
+    assert refused == [f"{root / 'listed' / 'file'} cannot be read: Permission denied"]
