@@ -19,6 +19,8 @@ class Upload:
         """As far as it is known."""
         self.moved = 0
         """Grows as long as something is done for it: bytes that were read, or sent further than before, and files."""
+        self.rewritten = 0
+        """Files that were written to after they were logged: their later state is stored."""
         self._errors = list(refused)
         self._left = files
         self._begun = False

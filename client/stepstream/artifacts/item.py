@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from stepstream.artifacts.body import Body, FileBody, MemoryBody
 from stepstream.artifacts.handle import Upload
 from stepstream.artifacts.plan import PartRange
 from stepstream.artifacts.source import BytesSource, FileSource, Hashed, StreamSource
 from stepstream_schema import limits
+
+REWRITTEN: Final = "{path} was written to after it was logged; what is stored is its later state, whole"
+"""Said of what was not kept in a copy."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -56,6 +59,11 @@ class Item:
         if self.hashed is None:
             return said
         return said | {"size": self.hashed.size, "sha256": self.hashed.sha256, "md5": self.hashed.md5}
+
+    @property
+    def was_rewritten(self) -> bool:
+        """Whether what was sent is a later state than the one that was logged."""
+        return isinstance(self.source, FileSource) and self.source.was_rewritten
 
     @property
     def size(self) -> int:

@@ -10,10 +10,11 @@ from stepstream import process
 from stepstream.artifacts import pending
 from stepstream.artifacts.batch import Batch
 from stepstream.artifacts.handle import Upload
-from stepstream.artifacts.item import Item
+from stepstream.artifacts.item import REWRITTEN, Item
 from stepstream.artifacts.pending import PendingCall, PendingFile
 from stepstream.artifacts.remote import Remote
 from stepstream.artifacts.source import FileSource
+from stepstream.notices import LOGGER
 
 FOREIGN_QUIET_S: Final = 3600.0
 """A note of another host is left alone until it has been quiet for so long."""
@@ -47,6 +48,9 @@ async def deliver(call: PendingCall, tracking_uri: str, token: str | None) -> tu
             batch = Batch(remote, call.run_id, call.rank)
             await batch.send(items)
             stored += [files[item] for item in batch.stored]
+            for item in batch.stored:
+                if item.was_rewritten:
+                    LOGGER.warning("stepstream: %s", REWRITTEN.format(path=item.path))
             problems += [reason for _, reason in batch.failed]
             items = [item for item, _ in batch.again]
             if not items:
@@ -69,7 +73,7 @@ def _settle(call: PendingCall, stored: Sequence[PendingFile]) -> None:
 def _item(file: PendingFile, handle: Upload) -> Item:
     return Item(
         path=file.path,
-        source=FileSource(Path(file.local)),
+        source=FileSource(Path(file.local), logged=file.version),
         content_type=file.content_type,
         logged_at_ms=file.logged_at_ms,
         handle=handle,

@@ -12,6 +12,7 @@ from pathlib import Path
 from stepstream import process
 from stepstream.artifacts import pending, tree
 from stepstream.artifacts.pending import PendingCall, PendingFile
+from stepstream.artifacts.source import Version
 from stepstream.artifacts.tree import LocalFile
 from stepstream.notices import Notices
 from stepstream.settings import Settings
@@ -44,6 +45,13 @@ class Noted:
             if not self._is_left:
                 pending.leave(self._note)
                 self._is_left = True
+
+
+def _version(sent: Path) -> Version | None:
+    try:
+        return Version.of(sent.stat())
+    except OSError:
+        return None  # it is gone, and will be told so when its turn comes
 
 
 class Notes:
@@ -100,13 +108,15 @@ class Notes:
             local = file.local.absolute()
             kept, copied = (None, 0) if is_kept else self._copy(token, number, local)
             held += copied
+            sent = kept or Path(os.path.realpath(local))
             said.append(
                 PendingFile(
                     path=file.path,
-                    local=str(kept or os.path.realpath(local)),
+                    local=str(sent),
                     content_type=tree.content_type(file.path),
                     logged_at_ms=logged_at_ms,
                     is_ours=is_kept or kept is not None,
+                    version=_version(sent),
                 )
             )
         note = PendingCall(

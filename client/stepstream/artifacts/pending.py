@@ -10,10 +10,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from stepstream.artifacts.source import Version
 from stepstream.process import ProcessId
 
 COPY_BYTES: Final = 2**20
@@ -32,6 +33,8 @@ class PendingFile:
     logged_at_ms: int
     is_ours: bool
     """A copy or a link in the spool, to be removed."""
+    version: Version | None = None
+    """Of what lies there, as it was when it was logged; older notes do not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +56,23 @@ def folder(spool_dir: Path) -> Path:
 
 
 def keep(directory: Path, token: str, number: int, local: Path, *, min_free_bytes: int) -> Path | None:
-    """A copy or a link of a file, so that it outlives its owner; None where neither can be had."""
+    """A copy or a link of a file, so that it outlives its owner; None where neither can be had.
+
+    Nor can a copy be had of what is being written to.
+    """
     kept = directory / f"{token}-{number}.data"
     try:
         # A link is what it leads to now: a second name for the link itself would lead nowhere from here.
         local = Path(os.path.realpath(local))
-        if local.stat().st_size <= COPY_BYTES:
+        before = Version.of(local.stat())
+        if before.size <= COPY_BYTES:
             if shutil.disk_usage(directory).free < min_free_bytes:
                 return None
             shutil.copyfile(local, kept)
+            if Version.of(local.stat()) != before:
+                # Half of one state and half of another: who sends the file itself waits until it is still.
+                kept.unlink()
+                return None
         else:
             os.link(local, kept)
     except OSError:
@@ -104,10 +115,18 @@ def read_all(directory: Path) -> Iterator[PendingCall]:
                 run_id=said["run_id"],
                 rank=said["rank"],
                 owner=ProcessId(**said["owner"]) if said["owner"] else None,
-                files=tuple(PendingFile(**file) for file in said["files"]),
+                files=_files(said),
             )
         except (OSError, ValueError, KeyError, TypeError):
             continue
+
+
+def _files(said: dict[str, Any]) -> tuple[PendingFile, ...]:
+    versions = said.get("versions") or [None] * len(said["files"])  # older notes have none
+    return tuple(
+        PendingFile(**file, version=Version(*version) if version else None)
+        for file, version in zip(said["files"], versions, strict=True)
+    )
 
 
 def forget(note: Path, files: Sequence[PendingFile]) -> None:
@@ -132,7 +151,9 @@ def text(call: PendingCall) -> str:
             "run_id": call.run_id,
             "rank": call.rank,
             "owner": call.owner.as_dict() if call.owner else None,
-            "files": [asdict(file) for file in call.files],
+            # Apart: older versions read only what they know of a file.
+            "files": [{name: said for name, said in asdict(file).items() if name != "version"} for file in call.files],
+            "versions": [file.version and astuple(file.version) for file in call.files],
         }
     )
 

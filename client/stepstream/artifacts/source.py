@@ -47,6 +47,11 @@ class Version:
     size: int
     modified_ns: int
 
+    @classmethod
+    def of(cls, stat: os.stat_result) -> "Version":
+        """What the file system says."""
+        return cls(stat.st_size, stat.st_mtime_ns)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hashed:
@@ -72,13 +77,14 @@ class Checks:
 class FileSource:
     """A regular file, by an open descriptor where there is one."""
 
-    def __init__(self, path: Path, descriptor: int | None = None) -> None:
+    def __init__(self, path: Path, descriptor: int | None = None, logged: Version | None = None) -> None:
+        """`logged`: as it was when it was logged, where that was not just now."""
         self.path = path
         self._descriptor = descriptor
         self._expected: Version | None = None
         self._crcs: tuple[int, ...] = ()
         """Of the parts, as the whole was hashed: reading a part once more for its checksum costs more than the sum."""
-        self._logged = self._version_or_none()
+        self._logged = logged or self._version_or_none()
 
     @property
     def size(self) -> int:
@@ -119,6 +125,11 @@ class FileSource:
     def unchanged(self) -> bool:
         """Whether it is still what was hashed."""
         return self._expected is not None and self._version() == self._expected
+
+    @property
+    def was_rewritten(self) -> bool:
+        """Whether what was hashed is a later state than the one that was logged."""
+        return None not in (self._logged, self._expected) and self._logged != self._expected
 
     def check(self) -> None:
         """Raise SourceChanged where it is not what was hashed."""
@@ -162,8 +173,7 @@ class FileSource:
         return True
 
     def _version(self) -> Version:
-        stat = self._stat()
-        return Version(stat.st_size, stat.st_mtime_ns)
+        return Version.of(self._stat())
 
     def _version_or_none(self) -> Version | None:
         try:

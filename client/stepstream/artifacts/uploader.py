@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 from stepstream.artifacts import pending, streams, tree
 from stepstream.artifacts.handle import Upload
 from stepstream.artifacts.handles import Handles
-from stepstream.artifacts.item import Item
+from stepstream.artifacts.item import REWRITTEN, Item
 from stepstream.artifacts.memory import Memory
 from stepstream.artifacts.noted import Noted, Notes
 from stepstream.artifacts.reader import ReaderStopped
@@ -256,7 +256,7 @@ class Uploader:
         noted = self._notes.write(files, logged_at_ms, kept_bytes=kept_bytes)
         items = []
         for file in noted.files:
-            source = FileSource(Path(file.local), self._descriptor(Path(file.local)))
+            source = FileSource(Path(file.local), self._descriptor(Path(file.local)), file.version)
             item = self._item(file.path, source, handle, file.content_type, file.logged_at_ms)
             item.waits_for = noted
             items.append(item)
@@ -407,6 +407,9 @@ class Uploader:
         except Exception as error:  # noqa: BLE001 - of this file alone; others go on
             self._ended(item, f"{item.path}: {error!r}", keep=True)
         else:
+            if item.was_rewritten:
+                item.handle.rewritten += 1
+                self._notices.once("artifact rewritten", f"{REWRITTEN.format(path=item.path)}; see Upload.rewritten")
             self._ended(item, None)
             if troubles == self._troubles:
                 self._backoff.succeeded()

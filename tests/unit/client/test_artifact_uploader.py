@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import io
+import json
 import os
 import socket
 import threading
@@ -636,3 +637,75 @@ def test_a_file_that_its_disk_does_not_give_fails_alone_and_stays_noted(server, 
     assert "Input/output error" in said
     assert server.files.keys() == {"good"}
     assert spooled(tmp_path) == [".data", ".json"]
+
+
+def rewrite(path: Path) -> bytes:
+    """In place, some time ago: nobody waits until it is still."""
+    with path.open("r+b") as file:
+        file.write(b"later")
+    os.utime(path, (1, 1))
+    return path.read_bytes()
+
+
+def test_a_file_that_is_rewritten_while_it_waits_is_stored_whole_and_said_to_be(server, made, tmp_path, caplog):
+    server.fault = lambda what: AWAY
+    written(tmp_path / "large", LARGE)
+    kept = written(tmp_path / "kept", LARGE)
+    small = written(tmp_path / "small", 1000)
+    rewritten = made.put_file(tmp_path / "large", None)
+    others = [made.put_file(tmp_path / name, None) for name in ("kept", "small")]
+    later = rewrite(tmp_path / "large")
+    rewrite(tmp_path / "small")
+    server.fault = lambda what: None
+    made.hurry()
+    assert rewritten.wait(60)
+    assert all(other.wait(60) for other in others)
+    assert server.files == {"large": later, "kept": kept, "small": small}
+    assert [handle.rewritten for handle in (rewritten, *others)] == [1, 0, 0]
+    assert caplog.text.count("was written to after it was logged") == 1
+    assert "large was written to" in caplog.text
+
+
+def test_sync_says_what_was_written_to_after_it_was_logged(server, made, tmp_path, caplog):
+    server.fault = lambda what: AWAY
+    written(tmp_path / "large", LARGE)
+    small = written(tmp_path / "small", 0)
+    for name in ("large", "small"):
+        made.put_file(tmp_path / name, None)
+    made.stop()
+    later = rewrite(tmp_path / "large")
+    server.fault = lambda what: None
+    for call in pending.read_all(tmp_path / "spool" / "artifacts"):
+        assert asyncio.run(leftovers.deliver(call, server.url, None)) == (1, [])
+    assert server.files == {"large": later, "small": small}
+    assert caplog.text.count("was written to after it was logged") == 1
+    assert spooled(tmp_path) == []
+
+
+def test_notes_of_older_versions_are_read_and_older_versions_read_these(server, made, tmp_path):
+    server.fault = lambda what: AWAY
+    made.put_bytes(b"x", "a.txt")
+    made.stop()
+    (note,) = (tmp_path / "spool" / "artifacts").glob("*.json")
+    said = json.loads(note.read_text())
+    assert said["files"][0].keys() == {"path", "local", "content_type", "logged_at_ms", "is_ours"}
+    del said["versions"]
+    note.write_text(json.dumps(said))
+    (call,) = pending.read_all(note.parent)
+    server.fault = lambda what: None
+    assert asyncio.run(leftovers.deliver(call, server.url, None)) == (1, [])
+    assert server.files == {"a.txt": b"x"}
+
+
+def test_what_is_written_to_while_it_is_copied_is_not_kept_half_and_half(tmp_path, monkeypatch):
+    written(tmp_path / "state", 1000)
+    copy = pending.shutil.copyfile
+
+    def meanwhile(source: Path, target: Path) -> Any:
+        copy(source, target)
+        rewrite(source)
+
+    monkeypatch.setattr(pending.shutil, "copyfile", meanwhile)
+    (tmp_path / "spool").mkdir()
+    assert pending.keep(tmp_path / "spool", "t", 0, tmp_path / "state", min_free_bytes=0) is None
+    assert list((tmp_path / "spool").iterdir()) == []
