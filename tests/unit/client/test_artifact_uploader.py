@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from stepstream import process, settings
-from stepstream.artifacts import body, leftovers, pending, sending, uploader
+from stepstream.artifacts import body, carrier, leftovers, noted, pending, remote, sending, uploader
 from stepstream.artifacts.handle import Upload
 from stepstream.artifacts.source import FileSource
 from stepstream.artifacts.uploader import Uploader
@@ -270,7 +270,7 @@ def test_what_is_logged_after_the_end_is_said_and_leaves_nothing(server, made, t
 @pytest.mark.parametrize("is_stored", [False, True])
 def test_what_a_thread_that_ends_late_has_is_anybodys_at_once(server, made, tmp_path, monkeypatch, is_stored):
     held, go_on = threading.Event(), threading.Event()
-    waits = uploader.Noted if is_stored else uploader.Remote
+    waits = noted.Noted if is_stored else remote.Remote
     name = "forget" if is_stored else "__aenter__"
     original = getattr(waits, name)
 
@@ -287,7 +287,7 @@ def test_what_a_thread_that_ends_late_has_is_anybodys_at_once(server, made, tmp_
     assert is_stored == ("notes.txt" in server.files)
     assert (call.owner is None) is not is_stored, "what is stored already is not left"
     go_on.set()
-    made._thread.join(30)
+    made._carrier._thread.join(30)
     assert spooled(tmp_path) == ([] if is_stored else [".data", ".json"])
 
 
@@ -364,7 +364,7 @@ def test_sending_the_same_again_and_again_is_no_progress(server, made):
 
 
 def test_a_small_file_passes_large_ones_and_blocked_streams(server, made, tmp_path):
-    for number in range(uploader.LARGE_AT_ONCE + 1):
+    for number in range(carrier.LARGE_AT_ONCE + 1):
         written(tmp_path / f"large-{number}", LARGE)
         made.put_file(tmp_path / f"large-{number}", None)
     pipes = [os.pipe() for _ in range(3)]
@@ -618,7 +618,7 @@ def test_files_that_wait_as_file_objects_hold_nothing_of_themselves_in_memory(se
 
 
 def test_a_file_that_its_disk_does_not_give_fails_alone_and_stays_noted(server, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(uploader, "AGAIN_S", 0.01)
+    monkeypatch.setattr(carrier, "AGAIN_S", 0.01)
     written(tmp_path / "broken", 1000)
     written(tmp_path / "good", 2000)
     pread = os.pread
