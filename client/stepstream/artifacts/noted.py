@@ -21,8 +21,12 @@ from stepstream.settings import Settings
 class Noted:
     """A call's note, and what it lists."""
 
-    def __init__(self, note: Path, files: tuple[PendingFile, ...], gone: Callable[[], None]) -> None:
+    def __init__(
+        self, note: Path, files: tuple[PendingFile, ...], gone: Callable[[], None], *, is_written: bool
+    ) -> None:
         self._note, self.files, self._gone = note, files, gone
+        self.is_written = is_written
+        """It lies in the spool, so that others can send what it lists."""
         self.is_kept = False
         """Some of it may be sent later, by `stepstream sync`."""
         self._lock = threading.Lock()
@@ -128,13 +132,15 @@ class Notes:
             files=tuple(said),
         )
         text = pending.text(note)
+        is_written = False
         try:
             self._reserve(len(text))
             held += len(text)
             pending.replace_note(note.note, text)
+            is_written = True
         except OSError as error:
             self._not_noted(error)
-        return Noted(note.note, note.files, lambda: self._give_back(held))
+        return Noted(note.note, note.files, lambda: self._give_back(held), is_written=is_written)
 
     def _copy(self, token: str, number: int, local: Path) -> tuple[Path | None, int]:
         """A copy, or another name, of what the user may remove; and how many bytes that takes."""

@@ -6,6 +6,7 @@ artifacts/<token>-7.data    a copy of one that is small, or another name (hard l
 Sending twice stores once, so nothing is claimed.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -76,7 +77,8 @@ def keep(directory: Path, token: str, number: int, local: Path, *, min_free_byte
         else:
             os.link(local, kept)
     except OSError:
-        kept.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the same trouble; what is left there is in nobody's way
+            kept.unlink(missing_ok=True)
         return None
     return kept
 

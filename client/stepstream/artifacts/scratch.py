@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Final
 PREFIX: Final = ".stepstream-"
 NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 """This file system knows none."""
+QUIET_S: Final = 3600.0
+"""What was written to within this time is not removed: locks may not reach as far as the file system does."""
 
 
 @dataclass(slots=True)
@@ -70,9 +73,11 @@ def sweep(folder: Path) -> None:
         return
     for path in folder.glob(f"{PREFIX}*-*.part"):
         file = _locked(path, create=False)
-        if file is not None:
+        if file is None:
+            continue
+        if time.time() - os.fstat(file).st_mtime > QUIET_S:
             path.unlink(missing_ok=True)
-            os.close(file)
+        os.close(file)
 
 
 def _own(target: Path, short: str) -> Scratch:

@@ -153,12 +153,12 @@ class Uploader:
     def left(self) -> tuple[str, ...]:
         """Paths that are neither stored nor failed, and that another process can send."""
         with self._lock:
-            return tuple(item.path for item in self._left if item.waits_for is not None)
+            return tuple(item.path for item in self._left if _outlives_us(item))
 
     def unsaved(self) -> tuple[str, ...]:
         """Why those that are neither would not outlive this process."""
         with self._lock:
-            paths = [item.path for item in self._left if item.waits_for is None]
+            paths = [item.path for item in self._left if not _outlives_us(item)]
         return tuple(f"{path}: it was not sent in time, and nothing but this process has it" for path in paths)
 
     def failed(self) -> tuple[str, ...]:
@@ -283,3 +283,8 @@ class Uploader:
             noted.forget()
         except OSError as error:
             self._notices.once("artifact note", f"{error}: what was sent stays noted, and may be sent once more")
+
+
+def _outlives_us(item: Item) -> bool:
+    """Whether somebody else can send it."""
+    return item.waits_for is not None and item.waits_for.is_written

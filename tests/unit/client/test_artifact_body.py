@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from stepstream.artifacts.body import Body, FileBody, MemoryBody
-from stepstream.artifacts.remote import Refused, Remote
+from stepstream.artifacts.remote import Refused, Remote, TooLarge
 from stepstream.artifacts.source import Checks, FileSource, SourceChanged, SourceUnreadable
 
 SIZE = 9_000_001
@@ -136,3 +136,16 @@ async def test_a_file_that_is_gone_when_its_turn_comes_is_no_outage_of_the_store
 
     with pytest.raises(SourceUnreadable, match="No such file"):
         await put(FileBody(source, 0, SIZE, lambda _: None), take)
+
+
+@pytest.mark.parametrize("by_kernel", [True, False])
+@pytest.mark.parametrize("size", [SIZE, 1000])
+async def test_a_proxy_that_takes_no_such_body_is_heard_before_it_has_read_it(source, monkeypatch, by_kernel, size):
+    if not by_kernel:
+        monkeypatch.setattr(os, "sendfile", cannot)
+
+    async def refuse(request: web.Request) -> web.Response:
+        return web.Response(status=413, text="<center>nginx</center>")
+
+    with pytest.raises(TooLarge, match=f"takes no body of {size} bytes"):
+        await put(FileBody(source, 0, size, lambda _: None), refuse)

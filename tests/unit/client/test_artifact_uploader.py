@@ -709,3 +709,16 @@ def test_what_is_written_to_while_it_is_copied_is_not_kept_half_and_half(tmp_pat
     (tmp_path / "spool").mkdir()
     assert pending.keep(tmp_path / "spool", "t", 0, tmp_path / "state", min_free_bytes=0) is None
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_what_could_not_be_noted_is_not_said_to_lie_in_the_spool(server, tmp_path):
+    (tmp_path / "spool").write_text("no directory")
+    loaded = settings.load({}, tracking_uri=server.url, spool_dir=tmp_path / "spool")
+    made = Uploader(loaded, RUN, 0, Notices())
+    server.fault = lambda what: AWAY
+    written(tmp_path / "large", LARGE)
+    made.put_file(tmp_path / "large", None)
+    assert not made.finish(timeout_s=0.2, still_s=0.2)
+    assert made.left() == ()
+    assert "nothing but this process has it" in made.unsaved()[0]
+    made.stop()
