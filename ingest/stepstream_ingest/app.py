@@ -88,7 +88,8 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     store = open_store(config.artifact_root, bytes.fromhex(config.artifact_secret), os.environ)
     manifest = Manifest(database)
     registry = Registry(database)
-    uploads = _add_artifacts(app, database, store, manifest)
+    previews = Previews(store)
+    uploads = _add_artifacts(app, database, store, manifest, previews)
     BrowserRoutes(manifest, uploads, registry).add_to(app)
     experiments, models, runs = Experiments(database), LoggedModels(database), Runs(database, readers)
     slices = Slices(
@@ -122,6 +123,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
         await appends.stop()
         await database.close()
         await readers.close()
+        previews.close()
         await store.close()
         hearing.close()
 
@@ -129,11 +131,13 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     return app, drain
 
 
-def _add_artifacts(app: web.Application, database: Database, store: Store, manifest: Manifest) -> Uploads:
+def _add_artifacts(
+    app: web.Application, database: Database, store: Store, manifest: Manifest, previews: Previews
+) -> Uploads:
     uploads = Uploads(database, manifest, store)
     app[STORE] = store
     MlflowArtifactRoutes(manifest, uploads).add_to(app)
-    ArtifactRoutes(manifest, uploads, Previews(store), Collector(database, store)).add_to(app)
+    ArtifactRoutes(manifest, uploads, previews, Collector(database, store)).add_to(app)
     if isinstance(store, DirectoryStore):
         StoreRoutes(store).add_to(app)
     return uploads

@@ -4,9 +4,10 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import orjson
 
@@ -14,13 +15,14 @@ from stepstream_ingest.artifacts.manifest import File
 from stepstream_ingest.artifacts.stores.store import Store
 from stepstream_ingest.errors import ApiError
 
-T = TypeVar("T")
 TEXT_BYTES: Final = 256 * 2**10
 IMAGE_BYTES: Final = 16 * 2**20
 PARQUET_BYTES: Final = 64 * 2**20
 """Fetched at most for the first rows: one row group of the columns, and the footer."""
 UNPACKED_BYTES: Final = 512 * 2**20
 """What the row groups of the first rows may have, by their own account, when they are unpacked."""
+TABLES_AT_ONCE: Final = 2
+"""Tables that one worker unpacks side by side; who asks for more of them waits."""
 ROWS: Final = 100
 COLUMNS: Final = 200
 CELL_CHARS: Final = 300
@@ -50,6 +52,12 @@ class Previews:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        # Its own threads: in the loop's they would wait for reads that need a thread there too, and all for each other.
+        self._threads = ThreadPoolExecutor(TABLES_AT_ONCE, "stepstream-preview")
+
+    def close(self) -> None:
+        """Begin no more of them; what nobody waits for any more ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def of(self, file: File) -> Preview:
         """What there is to see of a file."""
@@ -68,21 +76,47 @@ class Previews:
 
     async def _parquet(self, file: File) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
-
-        def wait(call: Coroutine[Any, Any, bytes]) -> bytes:
-            return asyncio.run_coroutine_threadsafe(call, loop).result()
-
-        remote = _Remote(file.size, lambda start, length: wait(self._read(file, start, length)))
-        return await asyncio.to_thread(_parquet_table, remote)
+        reads = _Reads(loop, lambda start, length: self._read(file, start, length))
+        remote = _Remote(file.size, reads.fetch)
+        try:
+            return await loop.run_in_executor(self._threads, _parquet_table, remote)
+        finally:
+            reads.end()
 
     async def _read(self, file: File, start: int, length: int) -> bytes:
         return b"".join([piece async for piece in self._store.read(file.key, start, length)])
 
 
+class _Reads:
+    """Reads of the store for another thread, which must not wait for them once nobody waits for it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, read: Callable[[int, int], Coroutine[Any, Any, bytes]]) -> None:
+        self._loop = loop
+        self._read = read
+        self._is_over = False
+        self._asked: Future[bytes] | None = None
+
+    def fetch(self, start: int, length: int) -> bytes:
+        """In the other thread: wait for these bytes. Raises CancelledError."""
+        if self._is_over:
+            raise CancelledError
+        self._asked = asyncio.run_coroutine_threadsafe(self._read(start, length), self._loop)
+        # It may have ended since.
+        if self._is_over:
+            self._asked.cancel()
+        return self._asked.result()
+
+    def end(self) -> None:
+        """In the loop: the other thread reads no more."""
+        self._is_over = True
+        if self._asked is not None:
+            self._asked.cancel()
+
+
 class _Remote(io.RawIOBase):
     """A file in the store as pyarrow wants it, with a bound on what is fetched."""
 
-    def __init__(self, size: int, fetch: Any) -> None:
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
         self._size = size
         self._fetch = fetch
         self._at = 0
