@@ -1,6 +1,7 @@
 """What takes long with artifacts keeps no thread from what does not."""
 
 import asyncio
+import base64
 import hashlib
 import io
 import threading
@@ -14,12 +15,13 @@ import pytest
 from stepstream_ingest.app import STORE
 from stepstream_ingest.artifacts.manifest import Manifest
 from stepstream_ingest.artifacts.preview import Previews
+from stepstream_ingest.artifacts.stores import directory
 from stepstream_ingest.database import Database
 from stepstream_schema import paths
 from tests.integration.app import RUN, running
 
 TREE = paths.run_artifacts(RUN)
-THREADS = 2
+THREADS = 3
 """Of the event loop, for this test."""
 
 
@@ -36,10 +38,7 @@ async def put(client, path: str, body: bytes) -> None:
         (begun,) = (await response.json())["files"]
     async with client.put(begun["url"], data=body) as response:
         assert response.status == 200
-    sent = {"uploads": [{"upload_id": begun["upload_id"]}]}
-    async with client.post(paths.UPLOADS + "/complete", json=sent) as response:
-        (done,) = (await response.json())["files"]
-        assert done["state"] == "stored"
+    assert (await complete(client, {"upload_id": begun["upload_id"]}))["state"] == "stored"
 
 
 def table(rows: int) -> bytes:
@@ -87,6 +86,53 @@ async def test_a_preview_that_nobody_waits_for_leaves_no_thread_behind(client, d
         await asyncio.sleep(0.05)
     assert not _of_previews()
     await database.close()
+
+
+async def test_a_small_file_is_stored_while_many_large_ones_are_joined(client, monkeypatch):
+    go_on, joining, most = threading.Event(), 0, 0
+    lock, join = threading.Lock(), directory._join
+
+    def slow(*said):
+        nonlocal joining, most
+        with lock:
+            joining += 1
+            most = max(most, joining)
+        go_on.wait(60)
+        with lock:
+            joining -= 1
+        return join(*said)
+
+    monkeypatch.setattr(directory, "_join", slow)
+    uploads = [await begin_parts(client, f"large/{number}", b"x" * 1000) for number in range(8)]
+    completing = asyncio.gather(*(complete(client, {"upload_id": one, "size": 1000}) for one in uploads))
+    try:
+        while joining < directory.JOINED_AT_ONCE:
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(put(client, "small", b"y"), 30)
+    finally:
+        go_on.set()
+    assert {one["state"] for one in await completing} == {"stored"}
+    assert most == directory.JOINED_AT_ONCE
+
+
+async def begin_parts(client, path: str, body: bytes) -> str:
+    """An upload in one part, which has been sent."""
+    said = {"files": [{"path": path, "logged_at_ms": 5}]}
+    async with client.post(TREE + "/uploads", json=said) as response:
+        (begun,) = (await response.json())["files"]
+    checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
+    part = {"number": 1, "size": len(body), "checksum": checksum}
+    async with client.post(paths.upload(begun["upload_id"]) + "/parts", json={"parts": [part]}) as response:
+        (signed,) = (await response.json())["parts"]
+    async with client.put(signed["url"], data=body) as response:
+        assert response.status == 200
+    return str(begun["upload_id"])
+
+
+async def complete(client, sent: dict) -> dict:
+    async with client.post(paths.UPLOADS + "/complete", json={"uploads": [sent]}) as response:
+        (done,) = (await response.json())["files"]
+        return dict(done)
 
 
 def _of_previews() -> list[str]:

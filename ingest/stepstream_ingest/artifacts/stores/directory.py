@@ -38,6 +38,8 @@ from stepstream_ingest.artifacts.stores.store import (
 READ_BYTES: Final = 2**20
 WRITE_BYTES: Final = 2**20
 """Received bytes are written and hashed in pieces of this size, in a thread."""
+JOINED_AT_ONCE: Final = 2
+"""Uploads whose parts one worker joins side by side; each keeps a thread and the disk busy."""
 BROKEN_OFF_S: Final = SIGNED_FOR_S
 """What nobody has written to for so long is received no more."""
 
@@ -51,6 +53,7 @@ class DirectoryStore:
     def __init__(self, root: Path, secret: bytes) -> None:
         self._root = root
         self._secret = secret
+        self._joining = asyncio.Semaphore(JOINED_AT_ONCE)
         for folder in ("objects", "parts", "incoming"):
             (root / folder).mkdir(parents=True, exist_ok=True)
 
@@ -78,9 +81,10 @@ class DirectoryStore:
             return await asyncio.to_thread(self._marks, key)
 
     async def complete_parts(self, key: str, token: str, parts: Sequence[Part], sha256: bytes | None) -> bytes | None:
-        """Read it all once, then rename."""
-        with away(OSError):
-            return await asyncio.to_thread(self._complete, key, parts, sha256)
+        """Read it all once, then rename; who waits for this keeps no thread."""
+        async with self._joining:
+            with away(OSError):
+                return await asyncio.to_thread(self._complete, key, parts, sha256)
 
     async def abort_parts(self, key: str, token: str) -> None:
         """Remove the folder."""
