@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from stepstream_ingest import telemetry
+from stepstream_ingest.artifacts.carried import Carried, after, beginning, heard
 from stepstream_ingest.artifacts.claims import Claims, gone
 from stepstream_ingest.artifacts.manifest import Entry, Manifest
 from stepstream_ingest.artifacts.parts import gaps
@@ -17,7 +17,6 @@ from stepstream_ingest.artifacts.stores.store import (
     Part,
     Signed,
     Store,
-    StoreAway,
     StoreRefused,
     discard,
     object_key,
@@ -31,8 +30,6 @@ AT_ONCE: Final = 32
 CARRIED_AT_ONCE: Final = 4
 """Large bodies that one worker carries to the store itself, each with one part in memory, and for the moment in which
 that is put together with two: 64 to 128 MiB."""
-SMALL_BYTES: Final = 2**20
-"""What is smaller is carried at once."""
 SIGNED_AT_A_TIME: Final = 16
 """Signing takes a millisecond of the event loop each: after so many, others have a turn."""
 REMEMBERED_S: Final = 86_400.0
@@ -171,13 +168,15 @@ class Uploads:
         """List a file whose bytes come through this server, in constant memory; for clients that know no better way."""
         upload = Upload(upload_id=_new_id(), entry=entry, sha256=None, parts_token=None, part_bytes=limits.PART_BYTES)
         await self._record([upload])
-        first, rest = await _beginning(body)
+        carried = Carried(self._store, upload.key)
+        body = heard(body)
+        first, rest = await beginning(body)
         if rest:
             # Only what is large waits its turn: a slow checkpoint must not hold up everybody's small files.
             async with self._carrying:
-                digest, size = await self._write(upload, _after(first, body))
+                digest, size = await carried.write(after(first, body))
         else:
-            digest, size = await self._write(upload, _after(first, body))
+            digest, size = await carried.write(after(first, body))
         await self._list(upload, size, digest)
 
     async def begin_parts(self, entry: Entry, part_count: int) -> tuple[Upload, list[Signed]]:
@@ -191,29 +190,6 @@ class Uploads:
             if number % SIGNED_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return upload, signed
-
-    async def _write(self, upload: Upload, body: AsyncIterator[bytes]) -> tuple[bytes, int]:
-        digest, size, number, token = hashlib.sha256(), 0, 0, None
-        async for part, is_last in _parts(body):
-            await _hash(digest, part)
-            size, number = size + len(part), number + 1
-            if is_last and token is None:
-                await self._store.write(upload.key, part)
-                return digest.digest(), size
-            token = token or await self._store.begin_parts(upload.key, checked=False)
-            if part:
-                await self._store.write_part(upload.key, token, number, part)
-            # The next one is gathered without it.
-            del part
-        await self._join_carried(upload, token or "", digest.digest(), size)
-        return digest.digest(), size
-
-    async def _join_carried(self, upload: Upload, token: str, sha256: bytes, size: int) -> None:
-        parts = await self._store.parts(upload.key, token, limits.PART_BYTES) or ()
-        await self._store.complete_parts(upload.key, token, parts, sha256)
-        seen = await self._store.seen(upload.key)
-        if seen is None or seen.size != size:
-            raise StoreAway(f"the object store does not have the {size} bytes that were sent; send them again")
 
     async def _list(self, upload: Upload, size: int, sha256: bytes | None) -> None:
         named = await self._manifest.list_object(replace(upload.entry, size=size), sha256, upload.upload_id)
@@ -349,45 +325,6 @@ async def _gather(calls: Any) -> list[Any]:
             return await call
 
     return list(await asyncio.gather(*map(one, calls)))
-
-
-async def _beginning(body: AsyncIterator[bytes]) -> tuple[bytes, bool]:
-    """The first bytes, and whether there may be more."""
-    first = bytearray()
-    async for piece in body:
-        first += piece
-        if len(first) >= SMALL_BYTES:
-            return bytes(first), True
-    return bytes(first), False
-
-
-async def _after(first: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in body:
-        yield piece
-
-
-async def _hash(digest: Any, part: bytes) -> None:
-    if len(part) <= SMALL_BYTES:
-        digest.update(part)
-    else:
-        await asyncio.to_thread(digest.update, part)
-
-
-async def _parts(body: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
-    """Parts of one size, and whether each is the last, which is shorter and may be empty."""
-    waiting: list[bytes] = []
-    size = 0
-    async for piece in body:
-        room = limits.PART_BYTES - size
-        waiting.append(piece[:room])
-        size += len(waiting[-1])
-        if size == limits.PART_BYTES:
-            part = b"".join(waiting)
-            waiting, size = [piece[room:]], len(piece) - room
-            yield part, False
-            del part
-    yield b"".join(waiting), True
 
 
 def _upload(row: Any) -> Upload:

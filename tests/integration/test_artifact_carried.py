@@ -1,0 +1,43 @@
+"""Bodies that come through the server, of which no more comes."""
+
+import asyncio
+
+from stepstream_ingest.artifacts import carried, uploads
+from tests.integration.app import RUN, fetch, running
+
+WHERE = f"/api/2.0/mlflow-artifacts/artifacts/0/{RUN}/artifacts/"
+LARGE = carried.SMALL_BYTES + 1
+
+
+async def begun(client, path: str, size: int, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A request of which no more comes than this."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(f"PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode() + body)
+    await writer.drain()
+    return reader, writer
+
+
+async def test_bodies_that_fall_silent_keep_no_large_one_waiting(database_url, tmp_path, monkeypatch):
+    monkeypatch.setattr(carried, "SILENCE_S", 1.0)
+    async with running(database_url, artifact_root=f"file://{tmp_path}") as client:
+        silent = [await begun(client, f"{WHERE}a{n}", 2 * LARGE, bytes(LARGE)) for n in range(uploads.CARRIED_AT_ONCE)]
+        silent.append(await begun(client, f"{WHERE}small", 1000, b"x"))
+        await asyncio.sleep(0.2)
+        async with client.put(f"{WHERE}large", data=bytes(LARGE)) as response:
+            assert response.status == 200
+        for reader, writer in silent:
+            assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 408")
+            writer.close()
+    assert [row["path"] for row in await fetch(database_url, "SELECT path FROM artifacts")] == ["large"]
+
+
+async def test_a_body_that_comes_slowly_is_waited_for(database_url, monkeypatch):
+    monkeypatch.setattr(carried, "SILENCE_S", 1.0)
+
+    async def slowly():
+        for _ in range(6):
+            yield bytes(LARGE)
+            await asyncio.sleep(0.3)
+
+    async with running(database_url) as client, client.put(f"{WHERE}a", data=slowly()) as response:
+        assert response.status == 200
