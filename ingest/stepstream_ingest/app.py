@@ -121,6 +121,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
         await asyncio.gather(*background, return_exceptions=True)
         await queue.stop()
         await appends.stop()
+        await uploads.close()
         await database.close()
         await readers.close()
         previews.close()

@@ -5,10 +5,11 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
+from uuid import UUID
 
 import aiohttp
 import pytest
@@ -17,7 +18,10 @@ from yarl import URL
 
 from stepstream.artifacts.source import digest
 from stepstream_ingest.app import STORE
+from stepstream_ingest.artifacts.manifest import Entry, Manifest
 from stepstream_ingest.artifacts.stores.store import ObjectGone, object_key
+from stepstream_ingest.artifacts.uploads import Uploads
+from stepstream_ingest.database import Database
 from stepstream_schema import limits, paths
 from tests.integration.app import RUN, fetch, running
 from tests.stores import BUCKET
@@ -25,6 +29,7 @@ from tests.stores import BUCKET
 TREE = paths.run_artifacts(RUN)
 OTHER = "f" * 32
 PART = limits.PART_BYTES
+THROUGH = f"/api/2.0/mlflow-artifacts/artifacts/0/{RUN}/artifacts/"
 
 
 @dataclass
@@ -360,6 +365,47 @@ async def test_bytes_that_come_through_the_server_are_stored_the_same(bench):
             assert await response.read() == body
 
 
+@pytest.mark.parametrize("size", [1000, PART + 1000], ids=["small", "in parts"])
+async def test_nothing_is_kept_of_bytes_through_the_server_that_break_off(bench, size):
+    _, writer = await asyncio.open_connection("127.0.0.1", bench.client.port)
+    head = f"PUT {THROUGH}m/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size + 1}\r\n\r\n"
+    writer.write(head.encode() + noise(size))
+    await writer.drain()
+    await until(lambda: uploads_under_way(bench), 1)
+    if size > PART:
+        await until(lambda: everything(bench), 1)
+    writer.transport.abort()
+    await until(lambda: uploads_under_way(bench), 0)
+    await until(lambda: everything(bench), 0)
+    assert await fetch(bench.database_url, "SELECT FROM artifacts") == []
+
+
+async def test_nothing_is_kept_of_what_is_carried_when_the_carrier_is_cancelled(bench):
+    database = Database(bench.database_url)
+    uploads = Uploads(database, Manifest(database), bench.client.app[STORE])
+    entry = Entry(owner=UUID(RUN), path="a", size=-1, content_type="text/plain", logged_at_ms=5, rank=None)
+    waits = asyncio.Event()
+
+    async def body():
+        yield noise(PART)
+        yield noise(PART)
+        waits.set()
+        await asyncio.Event().wait()
+
+    carrying = asyncio.create_task(uploads.carry(entry, body()))
+    await waits.wait()
+    assert await uploads_under_way(bench) == 1
+    assert await everything(bench)
+    for _ in range(3):
+        carrying.cancel()
+        await asyncio.sleep(0)
+    await uploads.close()
+    assert (await uploads_under_way(bench), await everything(bench)) == (0, 0)
+    with pytest.raises(asyncio.CancelledError):
+        await carrying
+    await database.close()
+
+
 async def test_ranks_that_log_the_same_large_file_at_once_all_have_it(bench):
     body = noise(2 * PART + 5)
     first, second = [(await bench.begin(announced("big", body), rank=rank))[0] for rank in (0, 1)]
@@ -565,6 +611,18 @@ def held_back(monkeypatch, store, method) -> tuple[asyncio.Event, asyncio.Event]
 
     monkeypatch.setattr(store, method, wait)
     return reached, go_on
+
+
+async def until(ask: Callable[[], Awaitable[int]], wanted: int) -> None:
+    for _ in range(500):
+        if await ask() == wanted:
+            return
+        await asyncio.sleep(0.02)
+    assert await ask() == wanted
+
+
+async def uploads_under_way(bench: Bench) -> int:
+    return len(await fetch(bench.database_url, "SELECT FROM uploads WHERE finished_at IS NULL"))
 
 
 async def everything(bench: Bench) -> int:

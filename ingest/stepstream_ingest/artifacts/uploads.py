@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,19 +18,24 @@ from stepstream_ingest.artifacts.stores.store import (
     Part,
     Signed,
     Store,
+    StoreAway,
     StoreRefused,
     discard,
     object_key,
 )
+from stepstream_ingest.artifacts.under_way import UnderWay, surely
 from stepstream_ingest.database import Database
-from stepstream_ingest.errors import ApiError
+from stepstream_ingest.errors import ApiError, DatabaseAway
 from stepstream_schema import limits, sql
 
+LOGGER: Final = logging.getLogger(__name__)
 AT_ONCE: Final = 32
 """Questions to the store that one request asks side by side."""
 CARRIED_AT_ONCE: Final = 4
 """Large bodies that one worker carries to the store itself, each with one part in memory, and for the moment in which
 that is put together with two: 64 to 128 MiB."""
+CLOSE_S: Final = 5.0
+"""For what is cut short when the server stops: what is not removed by then is garbage."""
 SIGNED_AT_A_TIME: Final = 16
 """Signing takes a millisecond of the event loop each: after so many, others have a turn."""
 REMEMBERED_S: Final = 86_400.0
@@ -105,6 +111,7 @@ class Uploads:
         self._claims = Claims(database)
         self._sql = sql.queries("artifacts")
         self._carrying = asyncio.Semaphore(CARRIED_AT_ONCE)
+        self._under_way = UnderWay()
 
     @property
     def store(self) -> Store:
@@ -167,17 +174,20 @@ class Uploads:
     async def carry(self, entry: Entry, body: AsyncIterator[bytes]) -> None:
         """List a file whose bytes come through this server, in constant memory; for clients that know no better way."""
         upload = Upload(upload_id=_new_id(), entry=entry, sha256=None, parts_token=None, part_bytes=limits.PART_BYTES)
-        await self._record([upload])
         carried = Carried(self._store, upload.key)
-        body = heard(body)
-        first, rest = await beginning(body)
-        if rest:
-            # Only what is large waits its turn: a slow checkpoint must not hold up everybody's small files.
-            async with self._carrying:
-                digest, size = await carried.write(after(first, body))
-        else:
-            digest, size = await carried.write(after(first, body))
-        await self._list(upload, size, digest)
+        with self._under_way.one():
+            try:
+                await self._record([upload])
+                await self._carry(upload, carried, heard(body))
+            except BaseException:
+                await surely(self._drop(upload, carried))
+                raise
+
+    async def close(self) -> None:
+        """Wait for what was cut short, and is about to be removed."""
+        left = await self._under_way.ended(CLOSE_S)
+        if left:
+            LOGGER.warning("%d uploads were cut short and stay until `stepstream gc`", left)
 
     async def begin_parts(self, entry: Entry, part_count: int) -> tuple[Upload, list[Signed]]:
         """An upload in parts whose size and hash nobody will tell, as MLflow's client makes it, and all its PUTs."""
@@ -190,6 +200,25 @@ class Uploads:
             if number % SIGNED_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return upload, signed
+
+    async def _carry(self, upload: Upload, carried: Carried, body: AsyncIterator[bytes]) -> None:
+        first, rest = await beginning(body)
+        if rest:
+            # Only what is large waits its turn: a slow checkpoint must not hold up everybody's small files.
+            async with self._carrying:
+                digest, size = await carried.write(after(first, body))
+        else:
+            digest, size = await carried.write(after(first, body))
+        await self._list(upload, size, digest)
+
+    async def _drop(self, upload: Upload, carried: Carried) -> None:
+        """Nobody else can: neither a client nor the upload's row knows the parts. What is listed stays."""
+        try:
+            ended = await self._database.fetch(self._sql["end_upload"], upload.upload_id)
+            if ended or not await self._database.fetch(self._sql["is_finished"], upload.upload_id):
+                await discard(self._store, upload.upload_id, carried.token)
+        except (StoreAway, StoreRefused, DatabaseAway) as error:
+            LOGGER.warning("what came of upload %s stays until `stepstream gc`: %s", upload.upload_id.hex, error)
 
     async def _list(self, upload: Upload, size: int, sha256: bytes | None) -> None:
         named = await self._manifest.list_object(replace(upload.entry, size=size), sha256, upload.upload_id)
