@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stepstream_schema import paths
+from stepstream_schema import limits, paths
 from tests.integration.app import RUN, fetch, get, running
 
 TREE = paths.run_artifacts(RUN)
@@ -143,6 +143,23 @@ async def test_the_wrong_sum_of_parts_is_refused_and_removed(database_url, tmp_p
         assert answer["files"][0]["state"] == "refused"
         assert (await get(client, TREE))["files"] == []
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("size", [-1, limits.MAX_ARTIFACT_BYTES, limits.MAX_ARTIFACT_BYTES + 1, 2**62, True, 1.5])
+async def test_a_size_that_no_file_can_have_is_refused_at_once(database_url, monkeypatch, size):
+    def never(*said):
+        raise AssertionError("a list of so many parts takes all memory")
+
+    monkeypatch.setattr("stepstream_ingest.artifacts.uploads.gaps", never)
+    async with running(database_url) as client:
+        (begun,) = await begin(client, {"path": "a", "logged_at_ms": 1})
+        sent = {"uploads": [{"upload_id": begun["upload_id"], "size": size}]}
+        async with client.post(paths.UPLOADS + "/complete", json=sent) as response:
+            answer = await response.json()
+    if size == limits.MAX_ARTIFACT_BYTES:  # of a file whose size was announced
+        assert (answer["files"][0]["state"], answer["files"][0]["code"]) == ("refused", "INVALID_PARAMETER_VALUE")
+    else:
+        assert (response.status, answer["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
 
 
 async def test_a_hostile_page_is_saved_and_never_shown(database_url):

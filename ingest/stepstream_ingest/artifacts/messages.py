@@ -135,7 +135,7 @@ class SentUpload(Struct, kw_only=True, frozen=True):
     """An upload whose bytes have been sent; size and SHA-256 where they were not announced."""
 
     upload_id: str
-    size: int | None = None
+    size: Annotated[int, Meta(ge=0, le=limits.MAX_ARTIFACT_BYTES)] | None = None
     sha256: Sha256 | None = None
     checksums: list[str] = []
 

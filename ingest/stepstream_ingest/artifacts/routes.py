@@ -171,8 +171,8 @@ class ArtifactRoutes:
                 size, sha256 = said.get("size"), announce.hashed(said.get("sha256"), text)
             case _:
                 raise invalid("each upload is an object with upload_id, and with size and sha256 where they were open")
-        if size is not None and type(size) is not int:
-            raise invalid("size is a number of bytes")
+        if size is not None and (type(size) is not int or not 0 <= size <= limits.MAX_ARTIFACT_BYTES):
+            raise invalid(f"size is a number of bytes from 0 to {limits.MAX_ARTIFACT_BYTES}")
         checksums = said.get("checksums", [])
         if not isinstance(checksums, list) or not all(isinstance(one, str) for one in checksums):
             raise invalid("checksums is a list of base64 texts, one a part")

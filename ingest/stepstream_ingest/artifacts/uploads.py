@@ -330,6 +330,10 @@ class Uploads:
 
     async def _join(self, upload: Upload, token: str, size: int | None, told: Told) -> tuple[bytes | None, int | None]:
         """The hash of the whole, where the store has looked, and its size, where the parts were seen."""
+        most = limits.MAX_PARTS * upload.part_bytes
+        if size is not None and size > most:
+            message = f"{upload.entry.path}: an upload whose length was open has at most {most} bytes, not {size}"
+            raise ApiError(400, "INVALID_PARAMETER_VALUE", message)
         # A server that was killed after joining the parts left a whole object, and perhaps the parts.
         if await self._store.seen(upload.key) is not None:
             await self._store.abort_parts(upload.key, token)
