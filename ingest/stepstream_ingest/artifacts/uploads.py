@@ -228,8 +228,11 @@ class Uploads:
         telemetry.ARTIFACTS.inc()
         telemetry.ARTIFACT_BYTES.inc(size)
         if named != upload.upload_id:
-            # The same bytes came first by another way. If this fails, `stepstream gc` finds the twin.
-            await self._store.delete([upload.key])
+            # The same bytes came first by another way.
+            try:
+                await self._store.delete([upload.key])
+            except (StoreAway, StoreRefused) as error:
+                LOGGER.warning("the twin %s of an object stays until `stepstream gc`: %s", upload.key, error)
 
     async def _end(self, upload_id: UUID) -> bool:
         """Whether this call has given the upload up; then nothing of it is kept."""

@@ -22,6 +22,7 @@ from stepstream_ingest.artifacts.stores.store import (
     Part,
     Seen,
     Signed,
+    StoreAway,
     StoreRefused,
     away,
 )
@@ -148,10 +149,14 @@ class S3Store:
         await self._call("upload_part", Key=self._root.key(key), UploadId=token, PartNumber=number, Body=body)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Many at once."""
+        """Many at once; what is refused of them is said in an answer that is no error."""
         for start in range(0, len(keys), DELETE_AT_A_TIME):
             some = [{"Key": self._root.key(key)} for key in keys[start : start + DELETE_AT_A_TIME]]
-            await self._call("delete_objects", Delete={"Objects": some, "Quiet": True})
+            answer = await self._call("delete_objects", Delete={"Objects": some, "Quiet": True})
+            left = [one for one in answer.get("Errors", ()) if str(one.get("Code")) not in MISSING]
+            if left:
+                why = f"{left[0].get('Code')}: {left[0].get('Message')}"
+                raise StoreAway(f"the object store has not deleted {len(left)} of {len(some)} objects: {why}")
 
     async def scan(self, after: str) -> AsyncIterator[Listed]:
         """Objects in pages, then uploads in parts."""
