@@ -6,14 +6,18 @@ objects of their own, which the store composes, at most 32 at a time.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import google.auth
-from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
+from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from stepstream_ingest.artifacts.stores.headers import attachment, safe_type
 from stepstream_ingest.artifacts.stores.root import ArtifactRoot
@@ -31,6 +35,15 @@ T = TypeVar("T")
 READ_BYTES: Final = 8 * 2**20
 COMPOSE_AT_A_TIME: Final = 32
 """The store's bound."""
+THREADS: Final = 10
+"""As many as the library keeps connections; others wait."""
+CONNECT_S: Final = 5.0
+READ_S: Final = 15.0
+"""For each answer, also to who asks for a token. A request is sent within CONNECT_S, and its body at SLOWEST."""
+RETRY_S: Final = 10.0
+"""No try begins later. The library's own two minutes are longer than anybody waits."""
+SLOWEST: Final = 2**20
+"""Bytes a second of a body that is sent."""
 ENDPOINT: Final = "STEPSTREAM_ARTIFACT_PUBLIC_ENDPOINT"
 
 
@@ -47,6 +60,9 @@ class GcsStore:
         self._client = storage.Client()
         self._bucket = self._client.bucket(root.bucket)
         self._endpoint = environ.get(ENDPOINT) or "https://storage.googleapis.com"
+        self._bounds = {"timeout": (CONNECT_S, READ_S), "retry": DEFAULT_RETRY.with_timeout(RETRY_S)}
+        # Its own: a store that does not answer must keep no thread from compaction.
+        self._threads = ThreadPoolExecutor(THREADS, "stepstream-gcs")
 
     async def sign_put(self, key: str, *, size: int, checksum: str) -> Signed:
         """Size and MD5 are under the signature, and the store checks the body against both."""
@@ -62,7 +78,7 @@ class GcsStore:
 
     async def parts(self, key: str, token: str, part_bytes: int) -> Sequence[Part] | None:
         """The parts' objects."""
-        found = await self._run(lambda: list(self._client.list_blobs(self._bucket, prefix=self._root.key(_parts(key)))))
+        found = await self._run(lambda: list(self._list(_parts(key))))
         return [
             Part(number=int(blob.name.rpartition("/")[2]), size=blob.size, token=self._root.own(blob.name))
             for blob in found
@@ -78,12 +94,12 @@ class GcsStore:
 
     async def abort_parts(self, key: str, token: str) -> None:
         """Remove the parts' objects."""
-        found = await self._run(lambda: list(self._client.list_blobs(self._bucket, prefix=self._root.key(_parts(key)))))
+        found = await self._run(lambda: list(self._list(_parts(key))))
         await self.delete([self._root.own(blob.name) for blob in found])
 
     async def seen(self, key: str) -> Seen | None:
         """By its metadata; a composed object has no MD5."""
-        blob = await self._run(lambda: self._bucket.get_blob(self._root.key(key)))
+        blob = await self._run(lambda: self._bucket.get_blob(self._root.key(key), **self._bounds))
         return None if blob is None else Seen(size=int(blob.size), md5=blob.md5_hash or "")
 
     async def sign_get(self, key: str, *, filename: str, content_type: str) -> Signed:
@@ -100,11 +116,13 @@ class GcsStore:
         blob = self._blob(key)
         for at in range(start, end, READ_BYTES):
             last = min(end, at + READ_BYTES) - 1
-            yield await self._run(partial(blob.download_as_bytes, start=at, end=last, checksum=None))
+            fetch = partial(blob.download_as_bytes, start=at, end=last, checksum=None, **self._bounds)
+            yield await self._run(fetch)
 
     async def write(self, key: str, body: bytes) -> None:
         """One PUT."""
-        await self._run(lambda: self._blob(key).upload_from_string(body, "application/octet-stream"))
+        bounds = self._bounds | {"timeout": (CONNECT_S + len(body) / SLOWEST, READ_S)}
+        await self._run(lambda: self._blob(key).upload_from_string(body, "application/octet-stream", **bounds))
 
     async def write_part(self, key: str, token: str, number: int, body: bytes) -> None:
         """A part's object."""
@@ -116,7 +134,7 @@ class GcsStore:
 
             def remove(key: str = key) -> None:
                 try:
-                    self._blob(key).delete()
+                    self._blob(key).delete(**self._bounds)
                 except NotFound:
                     return
 
@@ -126,8 +144,7 @@ class GcsStore:
         """Objects in pages, then parts."""
         start = self._root.key(after) if after else None
         for prefix in ("objects/", "parts/"):
-            found = self._client.list_blobs(self._bucket, prefix=self._root.key(prefix), start_offset=start)
-            pages = iter(found.pages)
+            pages = iter(self._list(prefix, start_offset=start).pages)
             while page := await self._run(partial(_next_page, pages)):
                 for blob in page:
                     listed = self._listed(blob)
@@ -136,8 +153,12 @@ class GcsStore:
             start = None
 
     async def close(self) -> None:
-        """Close the connection pool."""
+        """Close the connection pool; what is under way ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
+
+    def _list(self, prefix: str, **said: Any) -> Any:
+        return self._client.list_blobs(self._bucket, prefix=self._root.key(prefix), **said, **self._bounds)
 
     def _listed(self, blob: Any) -> Listed:
         key = self._root.own(blob.name)
@@ -161,7 +182,7 @@ class GcsStore:
     async def _compose(self, name: str, sources: Sequence[str], **only: Any) -> None:
         def compose() -> None:
             try:
-                self._blob(name).compose([self._blob(source) for source in sources], **only)
+                self._blob(name).compose([self._blob(source) for source in sources], **only, **self._bounds)
             except PreconditionFailed:
                 return
             except NotFound as error:
@@ -192,8 +213,8 @@ class GcsStore:
         return self._bucket.blob(self._root.key(key))
 
     async def _run(self, call: Callable[[], T]) -> T:
-        with away(GoogleAPICallError, OSError):
-            return await asyncio.to_thread(call)
+        with away(GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption, OSError):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
 class _PartsGone(Exception):
