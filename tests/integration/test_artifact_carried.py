@@ -3,6 +3,7 @@
 import asyncio
 
 from stepstream_ingest.artifacts import carried, uploads
+from stepstream_schema import paths
 from tests.integration.app import RUN, fetch, running
 
 WHERE = f"/api/2.0/mlflow-artifacts/artifacts/0/{RUN}/artifacts/"
@@ -41,3 +42,15 @@ async def test_a_body_that_comes_slowly_is_waited_for(database_url, monkeypatch)
 
     async with running(database_url) as client, client.put(f"{WHERE}a", data=slowly()) as response:
         assert response.status == 200
+
+
+async def test_a_signed_upload_to_the_embedded_store_that_falls_silent_is_ended(database_url, tmp_path, monkeypatch):
+    monkeypatch.setattr(carried, "SILENCE_S", 0.5)
+    said = {"path": "a", "size": 1000, "sha256": "0" * 64, "logged_at_ms": 5}
+    async with running(database_url, artifact_root=f"file://{tmp_path}") as client:
+        async with client.post(paths.run_artifacts(RUN) + "/uploads", json={"files": [said]}) as response:
+            (file,) = (await response.json())["files"]
+        reader, writer = await begun(client, file["url"], 1000, b"x")
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 408")
+        writer.close()
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

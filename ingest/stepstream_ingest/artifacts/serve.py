@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from stepstream_ingest.artifacts import messages
+from stepstream_ingest.artifacts.carried import heard
 from stepstream_ingest.artifacts.stores.directory import READ_BYTES, DirectoryStore
 from stepstream_ingest.artifacts.stores.headers import DOWNLOAD_HEADERS, attachment, safe_type
 from stepstream_ingest.artifacts.stores.signature import BadSignature, Permit
@@ -31,7 +32,7 @@ class StoreRoutes:
         if length is not None and 0 <= permit.size != length:
             raise ApiError(400, "INVALID_PARAMETER_VALUE", f"the body has {length} bytes, not the {permit.size} signed")
         try:
-            await self._store.receive(permit, request.content.iter_chunked(READ_BYTES))
+            await self._store.receive(permit, heard(request.content.iter_chunked(READ_BYTES)))
         except StoreRefused as error:
             raise ApiError(400, "INVALID_PARAMETER_VALUE", str(error)) from error
         return web.Response(headers={"ETag": f'"{permit.part or permit.key.rpartition("/")[2]}"'})
