@@ -38,21 +38,63 @@ def refuse(monkeypatch, store, *refused: str) -> None:
     monkeypatch.setattr(store, "_call", ask)
 
 
-async def test_an_object_that_is_not_let_go_is_not_counted_as_removed(bench, monkeypatch):
-    await bench.put("gone", b"x" * 1000)
+async def collected(bench) -> tuple[list[int], str | None]:
+    """Objects, orphans and bytes that were removed, and what is said at the end of those that were not."""
+    total, after = [0, 0, 0], ""
+    while True:
+        async with bench.client.post(paths.ARTIFACT_GC, json={"grace_s": 0, "after": after}) as response:
+            said = await response.json()
+        if response.status != 200:
+            assert (response.status, said["error_code"]) == (503, "STORE_AWAY")
+            return total, said["message"]
+        total = [count + said[name] for count, name in zip(total, ("objects", "orphans", "bytes"), strict=True)]
+        after = said["next"]
+        if after is None:
+            return total, None
+
+
+async def test_objects_that_are_not_let_go_keep_no_others_and_are_told_at_the_end(bench, monkeypatch):
+    monkeypatch.setattr("stepstream_ingest.artifacts.collect.AT_A_TIME", 2)
+    monkeypatch.setattr("stepstream_ingest.artifacts.routes.COLLECT_S", 0.0)
+    for number in range(7):
+        await bench.put(f"gone/{number}", bytes([number]) * 1000)
     await bench.call("DELETE", paths.run_artifacts(RUN), params={"path": "gone"})
-    (row,) = await fetch(bench.database_url, "SELECT object_id FROM objects")
-    key = object_key(row["object_id"])
-    refuse(monkeypatch, bench.client.app[STORE], key)
-    for _ in range(2):
-        said = await bench.call("POST", paths.ARTIFACT_GC, 503, json={"grace_s": 0})
-        assert said["error_code"] == "STORE_AWAY"
-        assert "AccessDenied: Access Denied because of a lock" in said["message"]
-    assert await bench.client.app[STORE].seen(key)
+    store, rows = bench.client.app[STORE], await fetch(bench.database_url, "SELECT object_id FROM objects ORDER BY 1")
+    kept = [object_key(rows[number]["object_id"]) for number in (1, 5)]
+    refuse(monkeypatch, store, *kept)
+    for removed in ([5, 0, 5000], [0, 0, 0]):
+        counts, said = await collected(bench)
+        assert counts == removed
+        assert "2 objects" in said
+        assert "AccessDenied: Access Denied because of a lock" in said
+        assert [listed.key async for listed in store.scan("")] == kept
     monkeypatch.undo()
-    said = await bench.call("POST", paths.ARTIFACT_GC, json={"grace_s": 0})
-    assert (said["objects"], said["orphans"], said["bytes"]) == (0, 1, 1000)
-    assert await bench.client.app[STORE].seen(key) is None
+    assert await collected(bench) == ([0, 2, 2000], None)
+
+
+async def test_a_file_that_cannot_be_removed_keeps_no_others(database_url, tmp_path):
+    async with running(database_url, artifact_root=f"file://{tmp_path}") as client:
+        bench = Bench("directory", client, client.session, database_url)
+        for name in "abc":
+            await bench.put(name, name.encode())
+        await bench.call("DELETE", paths.run_artifacts(RUN), params={"path": ""})
+        rows = await fetch(database_url, "SELECT object_id FROM objects ORDER BY 1")
+        path = tmp_path / object_key(rows[1]["object_id"])
+        path.unlink()
+        path.mkdir()
+        counts, said = await collected(bench)
+        assert counts[:2] == [2, 0]
+        assert "1 objects" in said
+        assert str(path) in said
+
+
+@pytest.mark.parametrize(
+    "after", ["left ", "left {}", 'left [1, "x", 7]', 'left ["1", "x", null]', "left " + "[" * 50_000]
+)
+async def test_a_place_that_nobody_answered_is_the_start(database_url, after):
+    async with running(database_url) as client:
+        bench = Bench("directory", client, client.session, database_url)
+        assert (await bench.call("POST", paths.ARTIFACT_GC, json={"after": after}))["next"] is None
 
 
 async def test_a_file_is_stored_twice_where_nothing_can_be_deleted(bench, monkeypatch):

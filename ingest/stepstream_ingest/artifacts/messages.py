@@ -194,7 +194,10 @@ class ArtifactCollection(Struct, kw_only=True, frozen=True):
 
 
 class CollectedArtifacts(Struct, kw_only=True, frozen=True):
-    """What this step removed, or would; `next` is null at the end."""
+    """What this step removed, or would; `next` is null at the end.
+
+    What the store does not let go is left: then there is one step more, which is refused and says how many, and why.
+    """
 
     uploads: int
     objects: int

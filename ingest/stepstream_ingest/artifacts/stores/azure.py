@@ -22,6 +22,7 @@ from stepstream_ingest.artifacts.stores.root import ArtifactRoot
 from stepstream_ingest.artifacts.stores.store import (
     SIGNED_FOR_S,
     Listed,
+    NotDeleted,
     ObjectGone,
     Part,
     Seen,
@@ -127,12 +128,18 @@ class AzureStore:
 
     async def delete(self, keys: Sequence[str]) -> None:
         """One by one: a batch fails as a whole where one is missing."""
+        left: dict[str, str] = {}
         for key in keys:
             try:
                 with away(_Away):
                     await self._translated(self._blob(key).delete_blob())
             except ResourceNotFoundError:
                 continue
+            except StoreRefused as error:
+                # Such as one that a policy keeps.
+                left[key] = str(error)
+        if left:
+            raise NotDeleted(left)
 
     async def scan(self, after: str) -> AsyncIterator[Listed]:
         """In the order of keys; then blobs of blocks, also of such that are not committed."""

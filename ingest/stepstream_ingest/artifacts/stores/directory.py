@@ -27,6 +27,7 @@ from stepstream_ingest.artifacts.stores.signature import Permit
 from stepstream_ingest.artifacts.stores.store import (
     SIGNED_FOR_S,
     Listed,
+    NotDeleted,
     ObjectGone,
     Part,
     Seen,
@@ -124,11 +125,15 @@ class DirectoryStore:
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Unlink."""
-        with away(OSError):
-            for key in keys:
-                path = self._root / key if key.startswith("incoming/") else self.path(key)
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+        left: dict[str, str] = {}
+        for key in keys:
+            path = self._root / key if key.startswith("incoming/") else self.path(key)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                left[key] = str(error)
+        if left:
+            raise NotDeleted(left)
 
     async def scan(self, after: str) -> AsyncIterator[Listed]:
         """A folder at a time."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import google.auth
-from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
@@ -24,6 +24,7 @@ from stepstream_ingest.artifacts.stores.root import ArtifactRoot
 from stepstream_ingest.artifacts.stores.store import (
     SIGNED_FOR_S,
     Listed,
+    NotDeleted,
     ObjectGone,
     Part,
     Seen,
@@ -130,15 +131,21 @@ class GcsStore:
 
     async def delete(self, keys: Sequence[str]) -> None:
         """One by one."""
+        left: dict[str, str] = {}
+
+        def remove(key: str) -> None:
+            try:
+                self._blob(key).delete(**self._bounds)
+            except NotFound:
+                return
+            except Forbidden as error:
+                # Such as one that is held.
+                left[key] = str(error)
+
         for key in keys:
-
-            def remove(key: str = key) -> None:
-                try:
-                    self._blob(key).delete(**self._bounds)
-                except NotFound:
-                    return
-
-            await self._run(remove)
+            await self._run(partial(remove, key))
+        if left:
+            raise NotDeleted(left)
 
     async def scan(self, after: str) -> AsyncIterator[Listed]:
         """Objects in pages, then parts."""

@@ -18,11 +18,11 @@ from stepstream_ingest.artifacts.stores.root import ArtifactRoot
 from stepstream_ingest.artifacts.stores.store import (
     SIGNED_FOR_S,
     Listed,
+    NotDeleted,
     ObjectGone,
     Part,
     Seen,
     Signed,
-    StoreAway,
     StoreRefused,
     away,
 )
@@ -150,13 +150,15 @@ class S3Store:
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Many at once; what is refused of them is said in an answer that is no error."""
+        left: dict[str, str] = {}
         for start in range(0, len(keys), DELETE_AT_A_TIME):
             some = [{"Key": self._root.key(key)} for key in keys[start : start + DELETE_AT_A_TIME]]
             answer = await self._call("delete_objects", Delete={"Objects": some, "Quiet": True})
-            left = [one for one in answer.get("Errors", ()) if str(one.get("Code")) not in MISSING]
-            if left:
-                why = f"{left[0].get('Code')}: {left[0].get('Message')}"
-                raise StoreAway(f"the object store has not deleted {len(left)} of {len(some)} objects: {why}")
+            for one in answer.get("Errors", ()):
+                if str(one.get("Code")) not in MISSING:
+                    left[self._root.own(one["Key"])] = f"{one.get('Code')}: {one.get('Message')}"
+        if left:
+            raise NotDeleted(left)
 
     async def scan(self, after: str) -> AsyncIterator[Listed]:
         """Objects in pages, then uploads in parts."""

@@ -13,11 +13,24 @@ from uuid import UUID
 SIGNED_FOR_S: Final = 3600
 """How long a signed URL is good: a 5 GiB part at 12 Mbit/s; whoever is slower asks again."""
 
+REASON_CHARS: Final = 300
+"""Of what a store says when it refuses."""
+
 Checksum = Literal["sha256", "md5", "crc32"]
 
 
 class StoreAway(Exception):
     """The store cannot be reached or is too busy; trying again is safe."""
+
+
+class NotDeleted(StoreAway):
+    """Single objects were not let go; all others that were to be deleted are gone."""
+
+    def __init__(self, left: Mapping[str, str]) -> None:
+        """`left` has a reason for each key."""
+        self.keys = frozenset(left)
+        self.reason = next(iter(left.values()))[:REASON_CHARS]
+        super().__init__(f"the object store has not deleted {len(left)} objects: {self.reason}")
 
 
 class StoreRefused(Exception):
@@ -126,7 +139,7 @@ class Store(Protocol):
         """One part, of an upload that is not `checked`, whose bytes this server carries."""
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; those that are not there are no error."""
+        """Delete objects; those that are not there are no error. Raises NotDeleted after all have been tried."""
 
     def scan(self, after: str) -> AsyncIterator[Listed]:
         """Every object whose key is greater than `after`, in the order of keys; then what was never completed.
