@@ -44,6 +44,18 @@ async def test_a_body_that_comes_slowly_is_waited_for(database_url, monkeypatch)
         assert response.status == 200
 
 
+async def test_a_body_that_comes_byte_by_byte_is_not_waited_for(database_url, monkeypatch):
+    monkeypatch.setattr(carried, "SILENCE_S", 1.0)
+    async with running(database_url) as client:
+        reader, writer = await begun(client, f"{WHERE}a", 2 * LARGE, bytes(LARGE))
+        answered = asyncio.create_task(reader.readline())
+        while not answered.done():
+            writer.write(b"x")
+            await asyncio.wait([answered], timeout=0.1)
+        assert (await answered).startswith(b"HTTP/1.1 408")
+        writer.close()
+
+
 async def test_a_signed_upload_to_the_embedded_store_that_falls_silent_is_ended(database_url, tmp_path, monkeypatch):
     monkeypatch.setattr(carried, "SILENCE_S", 0.5)
     said = {"path": "a", "size": 1000, "sha256": "0" * 64, "logged_at_ms": 5}

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -13,7 +14,10 @@ from stepstream_schema import limits
 SMALL_BYTES: Final = 2**20
 """What is smaller is carried at once."""
 SILENCE_S: Final = 60.0
-"""A body of which nothing has come for so long is not waited for: its sender is gone, and others wait for its place."""
+"""So long a body is waited for, again each time that LEAST_BYTES have come: others wait for the place of one that is
+silent, or is kept alive by single bytes."""
+LEAST_BYTES: Final = 64 * 2**10
+"""1 kB/s, which each of many uploads by one slow line has."""
 
 
 class Carried:
@@ -52,18 +56,25 @@ class Carried:
 
 
 async def heard(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same, while anything comes. Raises ApiError 408 after a silence."""
-    pieces = aiter(body)
+    """The same, while it comes. Raises ApiError 408 where it does not.
+
+    Only the time counts for which the sender is waited for, and not what the store takes in between.
+    """
+    pieces, left, size = aiter(body), SILENCE_S, 0
     while True:
+        begun = time.monotonic()
         try:
-            async with asyncio.timeout(SILENCE_S):
+            async with asyncio.timeout(left):
                 piece = await anext(pieces)
         except StopAsyncIteration:
             return
         except TimeoutError as error:
             telemetry.REQUESTS_TURNED_AWAY.labels("body silent").inc()
-            message = f"nothing more of the body came for {SILENCE_S:g} s, and nothing of it is kept; send it again"
+            message = f"no more than {size} bytes of the body came in {SILENCE_S:g} s; nothing is kept, send it again"
             raise ApiError(408, "REQUEST_TIMEOUT", message) from error
+        left, size = left - (time.monotonic() - begun), size + len(piece)
+        if size >= LEAST_BYTES:
+            left, size = SILENCE_S, 0
         yield piece
 
 
