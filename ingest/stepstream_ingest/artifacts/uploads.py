@@ -5,6 +5,7 @@ import base64
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
@@ -203,11 +204,8 @@ class Uploads:
 
     async def _carry(self, upload: Upload, carried: Carried, body: AsyncIterator[bytes]) -> None:
         first, rest = await beginning(body)
-        if rest:
-            # Only what is large waits its turn: a slow checkpoint must not hold up everybody's small files.
-            async with self._carrying:
-                digest, size = await carried.write(after(first, body))
-        else:
+        # Only what is large waits its turn: a slow checkpoint must not hold up everybody's small files.
+        async with self._carrying if rest else nullcontext():
             digest, size = await carried.write(after(first, body))
         await self._list(upload, size, digest)
 
