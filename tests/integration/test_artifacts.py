@@ -194,6 +194,40 @@ async def test_a_late_delivery_does_not_replace_a_newer_file(bench):
     assert await bench.content("log") == b"newest"
 
 
+async def test_a_file_whose_upload_was_interrupted_is_listed_as_logged_last_when_it_is_logged_again(bench):
+    """Also when the one that was interrupted is completed only after that."""
+    body = noise(2 * PART + 5)
+    (begun,) = await bench.begin(announced("big", body, logged_at_ms=1000, content_type="text/old"), rank=1)
+    await bench.parts(begun, body, 1)
+    await bench.put("big", b"between", logged_at_ms=2000)
+    again = announced("big", body, logged_at_ms=3000, content_type="text/new")
+    assert (await bench.begin(again, rank=2))[0]["upload_id"] == begun["upload_id"]
+    await bench.begin(announced("big", body, logged_at_ms=500, content_type="text/older"), rank=0)
+    await bench.parts(begun, body, 2, 3)
+    (done,) = await bench.complete({"upload_id": begun["upload_id"], "checksums": checksums(begun, body)})
+    assert done["state"] == "stored", done
+    (file,) = await bench.list()
+    said = (file["size"], file["logged_at_ms"], file["content_type"], file["rank"])
+    assert said == (len(body), 3000, "text/new", 2)
+
+
+async def test_a_file_that_is_logged_again_while_its_upload_is_completed_is_listed_as_logged_last(bench, monkeypatch):
+    body = noise(2 * PART + 5)
+    (begun,) = await bench.begin(announced("big", body, logged_at_ms=1000))
+    await bench.parts(begun, body, 1, 2, 3)
+    joining, go_on = held_back(monkeypatch, bench.client.app[STORE], "complete_parts")
+    said = {"upload_id": begun["upload_id"], "checksums": checksums(begun, body)}
+    completing = asyncio.create_task(bench.complete(said))
+    await joining.wait()
+    await bench.put("big", b"between", logged_at_ms=2000)
+    (again,) = await bench.begin(announced("big", body, logged_at_ms=3000))
+    go_on.set()
+    assert again["upload_id"] == begun["upload_id"]
+    for (done,) in (await completing, await bench.complete(said)):
+        assert done["state"] == "stored", done
+    assert [(file["size"], file["logged_at_ms"]) for file in await bench.list()] == [(len(body), 3000)]
+
+
 async def test_a_large_file_goes_in_parts_and_an_interrupted_one_resumes(bench):
     body = noise(2 * PART + 12_345_678)
     (begun,) = await bench.begin(announced("big", body))

@@ -1,7 +1,7 @@
 """What is listed in the trees of artifacts, in the database. Law: what is listed can be fetched."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -117,8 +117,11 @@ class Manifest:
         That may be an older twin; None, and nothing is listed, where the upload was finished or given up before.
         """
         async with self._database.connection() as connection, connection.transaction():
-            if await connection.fetchval(self._sql["finish_upload"], upload_id) is None:
+            said = await connection.fetchrow(self._sql["finish_upload"], upload_id)
+            if said is None:
                 return None
+            # The same file may have been announced again since the entry was read.
+            entry = replace(entry, **said)
             object_id = await self._stored(connection, upload_id, entry.size, sha256)
             await self._list(connection, [(entry, object_id)])
         return object_id

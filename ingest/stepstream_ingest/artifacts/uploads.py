@@ -257,7 +257,9 @@ class Uploads:
         }
         if not wanted:
             return
-        columns = [list(column) for column in zip(*wanted, strict=True)]
+        said = [(key, files[index].entry) for key, index in wanted.items()]
+        rows = [(*key, entry.logged_at_ms, entry.content_type, entry.rank) for key, entry in said]
+        columns = [list(column) for column in zip(*rows, strict=True)]
         for row in await self._database.fetch(self._sql["open_uploads"], owner, *columns):
             index = wanted[row["path"], row["size"], row["sha256"]]
             upload = Upload(

@@ -32,9 +32,12 @@ SET object_id = excluded.object_id, size = excluded.size, content_type = exclude
 WHERE excluded.logged_at_ms >= artifacts.logged_at_ms
 
 -- name: open_uploads
--- Uploads in parts of the same files that an earlier attempt has begun.
-UPDATE uploads AS u SET touched_at = clock_timestamp()
-FROM unnest($2::text[], $3::bigint[], $4::bytea[]) AS said (path, size, sha256)
+-- Uploads in parts of the same files that an earlier attempt has begun; what was said last is what will be listed.
+UPDATE uploads AS u SET touched_at = clock_timestamp(), logged_at_ms = greatest(u.logged_at_ms, said.logged_at_ms),
+    content_type = CASE WHEN said.logged_at_ms >= u.logged_at_ms THEN said.content_type ELSE u.content_type END,
+    rank = CASE WHEN said.logged_at_ms >= u.logged_at_ms THEN said.rank ELSE u.rank END
+FROM unnest($2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::text[], $7::integer[])
+    AS said (path, size, sha256, logged_at_ms, content_type, rank)
 WHERE u.owner = $1 AND u.path = said.path AND u.size = said.size AND u.sha256 = said.sha256
     AND u.parts_token IS NOT NULL AND u.finished_at IS NULL
 RETURNING u.upload_id, u.path, u.size, u.sha256, u.parts_token, u.part_bytes
@@ -82,9 +85,9 @@ UPDATE uploads SET claim = NULL WHERE upload_id = $1 AND claim = $2
 SELECT FROM uploads WHERE upload_id = $1 AND finished_at IS NOT NULL
 
 -- name: finish_upload
--- Complete: of all who try only one is told so.
+-- Complete: of all who try only one is told so, and what was said of it last.
 UPDATE uploads SET finished_at = clock_timestamp(), claim = NULL WHERE upload_id = $1 AND finished_at IS NULL
-RETURNING upload_id
+RETURNING logged_at_ms, content_type, rank
 
 -- name: end_upload
 -- Given up, unless it was completed; whoever is told its token removes what has arrived.
