@@ -1,8 +1,10 @@
 """Columns as JSON, as msgpack and as Arrow IPC: the border to pyarrow."""
 
 import io
+import logging
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, Final, Literal, TypeAlias
 
 import msgpack
@@ -17,6 +19,7 @@ from stepstream_schema import paths
 Format: TypeAlias = Literal["json", "msgpack", "arrow"]
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
+LOGGER: Final = logging.getLogger(__name__)
 _TYPES: Final[dict[str, Format]] = {paths.MSGPACK: "msgpack", paths.ARROW: "arrow", "application/json": "json"}
 
 
@@ -64,11 +67,26 @@ def number(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-async def stream_arrow(request: web.Request, batches: AsyncIterator[Columns]) -> web.StreamResponse:
-    """Columns as an Arrow IPC stream, a record batch for each; nothing but the present one is held."""
+async def stream_arrow(request: web.Request, batches: AsyncGenerator[Columns]) -> web.StreamResponse:
+    """Columns as an Arrow IPC stream, a record batch for each; nothing but the present one is held.
+
+    However it ends, `batches` is closed by then: what it holds is not left to whoever collects garbage.
+    """
+    response = web.StreamResponse(headers={"Content-Type": paths.ARROW})
+    async with aclosing(batches):
+        try:
+            await _stream(request, response, batches)
+        except BaseException as error:
+            if not response.prepared:
+                raise
+            _break_off(request, error)
+            raise
+    return response
+
+
+async def _stream(request: web.Request, response: web.StreamResponse, batches: AsyncGenerator[Columns]) -> None:
     import pyarrow as arrow  # 30 MB that a server needs only once somebody exports
 
-    response = web.StreamResponse(headers={"Content-Type": paths.ARROW})
     sink = io.BytesIO()
     writer: Any = None
     async for columns in batches:
@@ -83,7 +101,18 @@ async def stream_arrow(request: web.Request, batches: AsyncIterator[Columns]) ->
     writer.close()
     await response.write(_drain(sink))
     await response.write_eof()
-    return response
+
+
+def _break_off(request: web.Request, error: BaseException) -> None:
+    """An answer that has begun cannot become an error: it ends before its end, which its reader is told by that."""
+    if request.transport is not None:
+        request.transport.abort()
+    if not isinstance(error, Exception) or isinstance(error, ConnectionError):
+        # The reader went away, or the server stops, or the reader took longer than a snapshot may be held.
+        LOGGER.info("%s %s was broken off: %r", request.method, request.path, error)
+        return
+    LOGGER.warning("%s %s was broken off", request.method, request.path, exc_info=error)
+    raise ConnectionResetError(f"broken off: {error!r}") from error
 
 
 def _drain(sink: io.BytesIO) -> bytes:

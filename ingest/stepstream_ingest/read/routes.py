@@ -1,7 +1,8 @@
 """Questions about metrics over HTTP."""
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, Final
 from uuid import UUID
@@ -139,7 +140,7 @@ class ReadRoutes:
             found.append((one, points))
         return found
 
-    async def _arrow(self, wanted: Wanted, window: Window, size: tuple[str, int] | None) -> AsyncIterator[Columns]:
+    async def _arrow(self, wanted: Wanted, window: Window, size: tuple[str, int] | None) -> AsyncGenerator[Columns]:
         if size is not None and size[0] == "buckets":
             _, lines = await self._history.buckets([wanted], window, size[1])
             yield _bucket_columns(lines[0][1])
@@ -150,8 +151,9 @@ class ReadRoutes:
             return
         # First an empty batch: a series without points has a schema, too.
         yield _point_columns(NONE)
-        async for points in self._history.stream(wanted, window):
-            yield _point_columns(points)
+        async with aclosing(self._history.stream(wanted, window)) as pieces:
+            async for points in pieces:
+                yield _point_columns(points)
 
     async def _check(self, run_ids: list[UUID]) -> None:
         unknown = await self._history.unknown_runs(run_ids)

@@ -1,0 +1,111 @@
+"""Arrow streams: what they hold while their readers are slow, and what becomes of it when they go away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from stepstream_ingest.compact import backlog
+from stepstream_ingest.compact.loop import Compaction
+from stepstream_ingest.database import Database
+from stepstream_ingest.read import history
+from stepstream_schema import paths
+from stepstream_schema.records import Matrix
+from tests.integration.app import RUN, fetch, frame, get, post, running, start
+
+HISTORY = paths.run_history(RUN)
+ONE_READER = 3
+"""Connections of a worker of which readers have one."""
+PART = 8192 * 30
+PARTS = 4
+"""24 MB as columns: more than sockets hold."""
+
+
+@pytest.fixture
+async def exported(database_url, monkeypatch):
+    """A server with a long series in chunks, and a single connection for whoever reads it."""
+    monkeypatch.setattr(backlog, "DUE_AGE_S", 0.0)
+    database = Database(database_url)
+    async with running(database_url, compaction=False, connections=ONE_READER) as client:
+        for number in range(PARTS):
+            steps = np.arange(number * PART, (number + 1) * PART)
+            part = Matrix(keys=("a",), steps=steps, times_ms=steps, values=steps[None].astype(np.float64))
+            await post(client, frame(number + 1, start(), part))
+        while await Compaction(database).round():
+            pass
+        yield client
+    await database.close()
+
+
+@asynccontextmanager
+async def export(client, key: str = "a") -> AsyncIterator[asyncio.StreamReader]:
+    """An export that is read as far as its header, and no further than it is then asked for."""
+    reader, writer = await asyncio.open_connection(client.server.host, client.server.port, limit=2**12)
+    head = f"GET {HISTORY}?key={key} HTTP/1.1\r\nHost: {client.server.host}\r\nAccept: {paths.ARROW}\r\n\r\n"
+    writer.write(head.encode())
+    assert b" 200 " in await reader.readline()
+    try:
+        yield reader
+    finally:
+        writer.transport.abort()
+
+
+async def held(database_url: str) -> int:
+    """Snapshots that are open."""
+    rows = await fetch(
+        database_url,
+        """SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'""",
+    )
+    return len(rows)
+
+
+async def until_held(database_url: str, count: int) -> None:
+    async with asyncio.timeout(20):
+        while await held(database_url) != count:
+            await asyncio.sleep(0.02)
+
+
+async def test_exports_whose_readers_go_away_hold_nothing(exported, database_url):
+    for _ in range(3):
+        async with export(exported):
+            await until_held(database_url, 1)
+        await until_held(database_url, 0)
+    assert sum((await get(exported, HISTORY, key="a", buckets=10))["counts"]) == PARTS * PART
+
+
+async def test_an_export_that_takes_too_long_gives_its_snapshot_back_while_its_reader_waits(
+    exported, database_url, monkeypatch
+):
+    monkeypatch.setattr(history, "SNAPSHOT_S", 0.5)
+    async with export(exported) as reader:
+        await until_held(database_url, 1)
+        await until_held(database_url, 0)
+        assert await broken(reader)
+    assert sum((await get(exported, HISTORY, key="a", buckets=10))["counts"]) == PARTS * PART
+
+
+async def test_an_export_in_which_the_database_goes_away_ends_before_its_end(exported, database_url):
+    async with export(exported) as reader:
+        await until_held(database_url, 1)
+        await fetch(
+            database_url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND state LIKE 'idle in transaction%'",
+        )
+        async with asyncio.timeout(20):
+            assert await broken(reader)
+    assert sum((await get(exported, HISTORY, key="a", buckets=10))["counts"]) == PARTS * PART
+
+
+async def broken(reader: asyncio.StreamReader) -> bool:
+    """Whether an answer ends without the mark of its end."""
+    last = b""
+    try:
+        while piece := await reader.read(2**20):
+            last = (last + piece)[-5:]
+    except ConnectionResetError:
+        return True
+    return last != b"0\r\n\r\n"
