@@ -114,15 +114,8 @@ class Compactor:
     ) -> dict[str, list[bytes]]:
         """Chunks that lie where the blocks do, by key."""
         keys = [key for block in blocks for key in block.keys]
-        numbers = await self._series.numbers(connection, group, keys)
         bounds = [_bounds(block) for block in blocks for _ in block.keys]
-        columns = map(list, zip(*bounds, strict=True))
-        rows = await connection.fetch(self._sql["overlapping_chunks"], group.run_id, numbers, *columns)
-        names = dict(zip(numbers, keys, strict=True))
-        there: dict[str, list[bytes]] = {}
-        for row in rows:
-            there.setdefault(names[row["series_id"]], []).append(row["body"])
-        return there
+        return await self._series.overlapping(connection, group, keys, bounds)
 
     async def _store(self, connection: Connection, group: Group, blocks: Sequence[Block]) -> int:
         numbers = [await self._series.numbers(connection, group, block.keys) for block in blocks]

@@ -24,12 +24,16 @@ KNOWN_GROUPS: Final = 256
 
 _Name: TypeAlias = tuple[UUID, int, int, str]
 """Run, rank or -1, attempt, context."""
+_Bounds: TypeAlias = tuple[int, int, int, int]
+"""First step and time, last step and time."""
 
 
 class Series:
     """Law: a series has one number for ever, and is in the table as soon as it has a chunk.
 
-    For the transactions of one process, one after the other for each group; `forget` what was one that failed.
+    For the transactions of one process, one after the other for each group; `forget` what was one that failed. What is
+    remembered may be of a run that was removed and came again with other numbers: every query that takes a number asks
+    for its name, too.
     """
 
     def __init__(self, queries: Mapping[str, str]) -> None:
@@ -59,12 +63,28 @@ class Series:
                 known.update((key, number) for number, key in new.items())
         return [known[key] for key in keys]
 
+    async def overlapping(
+        self, connection: Connection, group: Group, keys: Sequence[str], bounds: Sequence[_Bounds]
+    ) -> dict[str, list[bytes]]:
+        """The chunks that hold something within the bounds of their series, by key."""
+        run_id, rank, attempt, context = _name(group)
+        numbers = await self.numbers(connection, group, keys)
+        columns = map(list, zip(*bounds, strict=True))
+        rows = await connection.fetch(
+            self._sql["overlapping_chunks"], run_id, rank, attempt, context, keys, numbers, *columns
+        )
+        there: dict[str, list[bytes]] = {}
+        for row in rows:
+            there.setdefault(row["key"], []).append(row["body"])
+        return there
+
     async def fold(
         self, connection: Connection, group: Group, numbers: Sequence[Sequence[int]], written: Sequence[Written]
     ) -> None:
         """Move the summaries by chunks of series that are in one block each. Raises DatabaseAway."""
         run_id, rank, attempt, context = name = _name(group)
         new = self._new.get(name, {})
+        names = {number: key for key, number in self._known[name].items()}
         columns = _columns(numbers, written)
         is_new = [number in new for number in columns[0]]
         first = [list(itertools.compress(column, is_new)) for column in columns]
@@ -73,11 +93,12 @@ class Series:
             await connection.execute(self._sql["insert_series"], run_id, rank, attempt, context, keys, *first)
         more = [list(itertools.compress(column, (not one for one in is_new))) for column in columns]
         if more[0]:
+            keys = [names[number] for number in more[0]]
             moved = await connection.fetchval(
-                self._sql["fold_series"], run_id, rank, attempt, OUT_OF_ORDER_LOOSE, *more
+                self._sql["fold_series"], run_id, rank, attempt, context, OUT_OF_ORDER_LOOSE, keys, *more
             )
             if moved != len(more[0]):
-                # The run was removed since its series were looked up; the next pass finds nothing of it.
+                # The run was removed since its series were looked up; the next pass finds what there is now.
                 raise DatabaseAway(f"series of run {run_id.hex} vanished under a pass")
 
     async def tell(self, connection: Connection, group: Group) -> None:

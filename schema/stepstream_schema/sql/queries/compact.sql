@@ -56,7 +56,8 @@ FROM unnest($5::text[], $6::integer[], $7::bigint[], $8::bigint[], $9::bigint[],
 
 -- name: fold_series
 -- The summaries after new chunks. NaN counts as smaller than every number where the last value is sought, and as no
--- number at all for minimum and maximum. Says how many there were. No column of an index may change here: see migration 13.
+-- number at all for minimum and maximum. Says how many there were: a number alone may be another series' since the run was
+-- removed and came again. No column of an index may change here: see migration 13.
 WITH folded AS (UPDATE series AS s SET
     points = s.points + d.points, nans = s.nans + d.nans, pos_infs = s.pos_infs + d.pos_infs,
     neg_infs = s.neg_infs + d.neg_infs,
@@ -82,13 +83,14 @@ WITH folded AS (UPDATE series AS s SET
             (d.max_step, d.max_time_ms, d.max_value)) AS x (step, time_ms, value)
         ORDER BY x.value = 'NaN', x.value DESC NULLS LAST, x.step, x.time_ms LIMIT 1),
     loose_chunks = s.loose_chunks + d.loose
-        + CASE WHEN (d.first_step, d.first_time_ms) <= (s.last_step, s.last_time_ms) THEN $4::integer ELSE 0 END
-FROM unnest($5::integer[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
-    $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::float8[],
-    $19::float8[], $20::float8[], $21::float8[], $22::float8[], $23::integer[])
-    AS d (series_id, first_step, first_time_ms, last_step, last_time_ms, min_step, min_time_ms, max_step, max_time_ms,
+        + CASE WHEN (d.first_step, d.first_time_ms) <= (s.last_step, s.last_time_ms) THEN $5::integer ELSE 0 END
+FROM unnest($6::text[], $7::integer[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[],
+    $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[],
+    $20::float8[], $21::float8[], $22::float8[], $23::float8[], $24::float8[], $25::integer[])
+    AS d (key, series_id, first_step, first_time_ms, last_step, last_time_ms, min_step, min_time_ms, max_step, max_time_ms,
         points, nans, pos_infs, neg_infs, first_value, last_value, min_value, max_value, value_sum, loose)
 WHERE s.run_id = $1 AND s.series_id = d.series_id
+    AND s.key = d.key AND s.rank = $2 AND s.attempt = $3 AND s.context = $4::text
 RETURNING s.loose_chunks
 ), noted AS (
     INSERT INTO untidy_groups AS g (run_id, rank, attempt, loose)
@@ -146,10 +148,11 @@ ORDER BY s.series_id LIMIT $5
 -- name: overlapping_chunks
 -- Chunks of series that hold something between two places, both included, of each series its own. Where what comes lies
 -- beyond all that is there, as in a training, no chunk is looked at.
-SELECT c.series_id, c.body
-FROM unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
-    AS w (series_id, first_step, first_time_ms, last_step, last_time_ms)
+SELECT s.key, c.body
+FROM unnest($5::text[], $6::integer[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
+    AS w (key, series_id, first_step, first_time_ms, last_step, last_time_ms)
 JOIN series AS s ON s.run_id = $1 AND s.series_id = w.series_id
+    AND s.key = w.key AND s.rank = $2::integer AND s.attempt = $3::bigint AND s.context = $4::text
     AND (s.last_step, s.last_time_ms) >= (w.first_step, w.first_time_ms)
 JOIN chunks AS c ON c.run_id = $1 AND c.series_id = w.series_id AND c.body IS NOT NULL
     AND c.first_step <= w.last_step AND (c.first_step, c.first_time_ms) <= (w.last_step, w.last_time_ms)
