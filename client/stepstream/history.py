@@ -45,7 +45,8 @@ def frame(
     names = {"steps": "step", "times_ms": "time", "values": "value"}
     whole = whole.rename(columns=names)
     if "time" in whole:
-        whole["time"] = pandas.to_datetime(whole["time"], unit="ms", utc=True)
+        # One time that pandas cannot say, such as microseconds that were taken for milliseconds, costs no other row.
+        whole["time"] = pandas.to_datetime(whole["time"], unit="ms", utc=True, errors="coerce")
     return whole
 
 

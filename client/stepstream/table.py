@@ -23,7 +23,8 @@ def of_runs(runs: Sequence[Run]) -> "pandas.DataFrame":
     }
     for name in ("start_time", "end_time"):
         times = [getattr(run.info, name) for run in runs]
-        columns[name] = pandas.to_datetime(pandas.Series(times, dtype="Int64"), unit="ms", utc=True)
+        # One that pandas cannot say costs no other row.
+        columns[name] = pandas.to_datetime(pandas.Series(times, dtype="Int64"), unit="ms", utc=True, errors="coerce")
     for prefix, absent in (("metrics", float("nan")), ("params", None), ("tags", None)):
         said = [getattr(run.data, prefix) for run in runs]
         for key in dict.fromkeys(key for one in said for key in one):

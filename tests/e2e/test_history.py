@@ -7,9 +7,12 @@ import pyarrow
 import pytest
 
 import stepstream
+from stepstream.table import of_runs
+from stepstream.tracking import MlflowClient
 from stepstream_ingest.read import history as server_side
 from stepstream_schema import paths
-from tests.integration.app import running
+from stepstream_schema.records import Matrix
+from tests.integration.app import frame, post, running
 
 
 async def test_history_is_a_table_of_what_was_logged(server_factory, tmp_path):
@@ -57,3 +60,22 @@ async def test_without_a_server_history_says_so(tmp_path):
     with pytest.raises(stepstream.QueryError, match="STEPSTREAM_TRACKING_URI"):
         await asyncio.to_thread(run.history)
     await asyncio.to_thread(run.finish)
+
+
+async def test_a_time_that_pandas_cannot_say_costs_no_row(database_url, tmp_path):
+    async with running(database_url) as client:
+        uri = str(client.make_url("")).rstrip("/")
+        run = await asyncio.to_thread(lambda: stepstream.start_run(tracking_uri=uri, spool_dir=tmp_path))
+        times = np.array([1000, 2**63 - 1, -(2**63), -(2**62)])
+        record = Matrix(keys=("a",), steps=np.arange(4), times_ms=times, values=np.arange(4.0)[None])
+        await post(client, frame(1, record, run_id=run.run_id))
+        await asyncio.to_thread(run.finish)
+        path = f"{paths.run(run.run_id)}/finish"
+        assert (await client.post(path, json={"end_time_ms": 2**63 - 1})).status == 200
+        table = await asyncio.to_thread(run.history, ["a"])
+        runs = of_runs([await asyncio.to_thread(lambda: MlflowClient(uri).get_run(run.run_id))])
+    assert table["value"].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert table["time"].isna().tolist() == [False, True, True, True]
+    assert table["time"][0].timestamp() == 1.0
+    assert runs["end_time"].isna().tolist() == [True]
+    assert runs["start_time"].isna().tolist() == [False]

@@ -21,6 +21,7 @@ from stepstream_schema.attempt import Attempt
 from stepstream_schema.points import Points, canonical
 from stepstream_schema.records import Matrix, Ragged
 from tests.integration.app import RUN, fetch, frame, post, running, start
+from tests.integration.test_mlflow_metrics import call
 
 
 def corpus() -> list[bytes]:
@@ -120,6 +121,34 @@ async def test_the_view_shows_every_point_before_and_after_compaction(database_u
         assert await fetch(database_url, "SELECT 1 FROM frames") == []
         assert await _shown(database_url) == expected
     await database.close()
+
+
+async def test_points_of_any_time_are_each_a_row_before_and_after_compaction(database_url, monkeypatch):
+    monkeypatch.setattr(backlog, "DUE_AGE_S", 0.0)
+    times = [-(2**63), -(2**63) + 1, -62135596800000, 0, 253402300799000, 2**63 - 2, 2**63 - 1]
+    first, last = "0001-01-01 00:00:00+00", "9999-12-31 23:59:59+00"
+    expected = sorted([first, first, first, "1970-01-01 00:00:00+00", last, last, last])
+    expected += sorted(["1970-01-01 00:00:00+00", last, last, last])
+    database = Database(database_url)
+    async with running(database_url, compaction=False) as client:
+        await post(client, frame(1, start(), *[_at(time, value=1.0) for time in times]))
+        for time in times[3:]:
+            said = {"key": "b", "value": 1.0, "timestamp": time, "step": 0}
+            await call(client, "runs/log-metric", run_id=RUN, **said)
+        for compacted in (False, True):
+            while compacted and await Compaction(database).round():
+                pass
+            assert bool(await fetch(database_url, "SELECT 1 FROM frames")) is not compacted
+            rows = await fetch(
+                database_url,
+                "SELECT (time AT TIME ZONE 'UTC')::text || '+00' AS time FROM metric_points ORDER BY key, time",
+            )
+            assert [row["time"] for row in rows] == expected
+    await database.close()
+
+
+def _at(time_ms: int, value: float) -> Matrix:
+    return Matrix(keys=("a",), steps=np.array([0]), times_ms=np.array([time_ms]), values=np.array([[value]]))
 
 
 async def _shown(database_url: str) -> Counter:
