@@ -1,42 +1,52 @@
 """Arrow streams: what they hold while their readers are slow, and what becomes of it when they go away."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import numpy as np
+import pyarrow
 import pytest
 
 from stepstream_ingest.compact import backlog
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
-from stepstream_ingest.read import history
+from stepstream_ingest.read import exports, formats, history
 from stepstream_schema import paths
 from stepstream_schema.records import Matrix
-from tests.integration.app import RUN, fetch, frame, get, post, running, start
+from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
 
 HISTORY = paths.run_history(RUN)
 ONE_READER = 3
 """Connections of a worker of which readers have one."""
+THREE_READERS = 9
 PART = 8192 * 30
 PARTS = 4
 """24 MB as columns: more than sockets hold."""
 
 
 @pytest.fixture
-async def exported(database_url, monkeypatch):
-    """A server with a long series in chunks, and a single connection for whoever reads it."""
+async def long_series(database_url, monkeypatch):
+    """A server with a long series in chunks, and a short one."""
     monkeypatch.setattr(backlog, "DUE_AGE_S", 0.0)
     database = Database(database_url)
-    async with running(database_url, compaction=False, connections=ONE_READER) as client:
+    async with running(database_url, compaction=False) as client:
         for number in range(PARTS):
             steps = np.arange(number * PART, (number + 1) * PART)
             part = Matrix(keys=("a",), steps=steps, times_ms=steps, values=steps[None].astype(np.float64))
             await post(client, frame(number + 1, start(), part))
-        while await Compaction(database).round():
-            pass
-        yield client
+        await post(client, frame(PARTS + 1, metrics({"short": [1.0] * 1000})))
+    while await Compaction(database).round():
+        pass
     await database.close()
+
+
+@pytest.fixture
+async def exported(database_url, long_series):
+    """The same with a single connection for whoever reads it."""
+    async with running(database_url, compaction=False, connections=ONE_READER) as client:
+        yield client
 
 
 @asynccontextmanager
@@ -98,6 +108,39 @@ async def test_an_export_in_which_the_database_goes_away_ends_before_its_end(exp
         async with asyncio.timeout(20):
             assert await broken(reader)
     assert sum((await get(exported, HISTORY, key="a", buckets=10))["counts"]) == PARTS * PART
+
+
+async def test_exports_that_are_read_slowly_leave_connections_to_other_questions(
+    database_url, long_series, monkeypatch
+):
+    monkeypatch.setattr(exports, "TURN_WAIT_S", 0.2)
+    arrow = {"Accept": paths.ARROW}
+    async with running(database_url, compaction=False, connections=THREE_READERS) as client:
+        async with export(client):
+            await until_held(database_url, 1)
+            for _ in range(3):
+                refused = await client.get(HISTORY, params={"key": "a"}, headers=arrow)
+                assert refused.status == 429
+                assert refused.headers["Retry-After"]
+                assert "buckets" in (await refused.json())["message"]
+            assert (await get(client, paths.HEALTH))["status"] == "ok"
+            assert (await get(client, HISTORY, key="a", buckets=10))["count"] == PARTS * PART
+            for asked in ({"key": "short"}, {"key": "a", "buckets": "10"}, {"key": "a", "points": "10"}):
+                answer = await client.get(HISTORY, params=asked, headers=arrow)
+                assert pyarrow.ipc.open_stream(io.BytesIO(await answer.read())).read_all().num_rows > 0
+            assert 'reason="exports full"' in await (await client.get(paths.METRICS)).text()
+        await until_held(database_url, 0)
+        answer = await client.get(HISTORY, params={"key": "a"}, headers=arrow)
+        table = pyarrow.ipc.open_stream(io.BytesIO(await answer.read())).read_all()
+    assert table["steps"].to_numpy().tolist() == list(range(PARTS * PART))
+
+
+async def test_a_reader_that_stands_still_makes_room_for_others(exported, database_url, monkeypatch):
+    monkeypatch.setattr(formats, "STILL_S", 0.5)
+    async with export(exported) as reader:
+        await until_held(database_url, 1)
+        await until_held(database_url, 0)
+        assert await broken(reader)
 
 
 async def broken(reader: asyncio.StreamReader) -> bool:

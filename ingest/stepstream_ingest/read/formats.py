@@ -1,5 +1,6 @@
 """Columns as JSON, as msgpack and as Arrow IPC: the border to pyarrow."""
 
+import asyncio
 import io
 import logging
 import math
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import orjson
 from aiohttp import web
 
+from stepstream_ingest import telemetry
 from stepstream_ingest.errors import ApiError
 from stepstream_schema import paths
 
@@ -20,6 +22,9 @@ Format: TypeAlias = Literal["json", "msgpack", "arrow"]
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 LOGGER: Final = logging.getLogger(__name__)
+
+STILL_S: Final = 60.0
+"""A reader that takes nothing for so long is gone: it was given 200 kB to take."""
 _TYPES: Final[dict[str, Format]] = {paths.MSGPACK: "msgpack", paths.ARROW: "arrow", "application/json": "json"}
 
 
@@ -96,11 +101,21 @@ async def _stream(request: web.Request, response: web.StreamResponse, batches: A
             await response.prepare(request)
             writer = arrow.ipc.new_stream(sink, table.schema)
         writer.write_batch(table)
-        await response.write(_drain(sink))
+        await _write(response, _drain(sink))
     assert writer is not None
     writer.close()
-    await response.write(_drain(sink))
+    await _write(response, _drain(sink))
     await response.write_eof()
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    """Raises ConnectionResetError for a reader that stands still: what it holds others may wait for."""
+    try:
+        async with asyncio.timeout(STILL_S):
+            await response.write(data)
+    except TimeoutError:
+        telemetry.REQUESTS_TURNED_AWAY.labels("reader still").inc()
+        raise ConnectionResetError(f"its reader has taken nothing for {STILL_S:g} s") from None
 
 
 def _break_off(request: web.Request, error: BaseException) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import numpy as np
 
+from stepstream_ingest import telemetry
 from stepstream_ingest.database import Connection, Database
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.read import layers as sight
@@ -25,8 +26,8 @@ from stepstream_schema.records import Matrix, Ragged
 
 FRAMES_PER_FETCH: Final = 200
 """Bodies held at a time while frames are read: some 70 MB of the largest ordinary ones."""
-CHUNKS_PER_FETCH: Final = 256
-"""Bodies opened at a time: some 10 MB, and 50 MB of points."""
+CHUNKS_PER_FETCH: Final = 32
+"""Bodies opened at a time: some 1 MB, and 6 MB of points."""
 SNAPSHOT_S: Final = 600.0
 """A snapshot that is held longer keeps deleted frames from being reclaimed; whoever reads so slowly asks in parts."""
 MAX_ANSWER_POINTS: Final = 2_000_000
@@ -128,12 +129,22 @@ class History:
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator["_Reader"]:
-        async with (
-            asyncio.timeout(SNAPSHOT_S),
-            self._database.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            yield _Reader(connection, self._sql)
+        limit = asyncio.timeout(SNAPSHOT_S)
+        try:
+            async with (
+                limit,
+                self._database.connection() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                yield _Reader(connection, self._sql)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            message = f"that takes longer than {SNAPSHOT_S:g} s: ask for fewer steps, for fewer series, or for buckets"
+            raise ApiError(413, "TOO_LARGE", message) from None
+        finally:
+            if limit.expired():
+                telemetry.REQUESTS_TURNED_AWAY.labels("snapshot old").inc()
 
 
 class _Reader:

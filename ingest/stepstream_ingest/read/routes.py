@@ -13,6 +13,7 @@ from stepstream_ingest.bodies import json_object
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.openapi import JSON, describes
 from stepstream_ingest.read import formats, messages, view
+from stepstream_ingest.read.exports import Exports
 from stepstream_ingest.read.formats import Columns
 from stepstream_ingest.read.history import MAX_ANSWER_POINTS, History, Wanted, Window
 from stepstream_ingest.read.layers import NO_RANK
@@ -20,21 +21,24 @@ from stepstream_ingest.read.ranks import over_ranks
 from stepstream_schema import paths
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.buckets import FLOATS, INTS, Buckets
-from stepstream_schema.points import NONE, Points
+from stepstream_schema.points import Points
 
 MAX_BUCKETS: Final = 10_000
 MAX_SERIES: Final = 1_000
 """Metrics of one question."""
 DEFAULT_BUCKETS: Final = 1_000
 POINTS_PER_BUCKET: Final = 4
+AT_ONCE_POINTS: Final = 2**18
+"""A series of no more is not streamed: 6 MB as columns, which hold no connection while they are sent."""
 COLUMNAR: Final = (JSON, paths.MSGPACK)
 
 
 class ReadRoutes:
     """Answers readers."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, exports: Exports | None = None) -> None:
         self._history = history
+        self._exports = exports or Exports()
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -149,9 +153,13 @@ class ReadRoutes:
             answer = (await self._answers([wanted], window, size))[0]
             yield {name: answer[name] for name in ("steps", "times_ms", "values")}
             return
-        # First an empty batch: a series without points has a schema, too.
-        yield _point_columns(NONE)
-        async with aclosing(self._history.stream(wanted, window)) as pieces:
+        # What is short is read at once, and waits for no turn; a series without points has a schema, too.
+        points, whole = await self._history.part(wanted, window, 0, AT_ONCE_POINTS)
+        if whole:
+            yield _point_columns(points)
+            return
+        del points
+        async with self._exports.turn(), aclosing(self._history.stream(wanted, window)) as pieces:
             async for points in pieces:
                 yield _point_columns(points)
 
