@@ -10,6 +10,7 @@ import pytest
 from stepstream_ingest.compact import backlog
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
+from stepstream_ingest.read import history
 from stepstream_schema import paths
 from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
 
@@ -138,6 +139,29 @@ async def test_arrow_and_msgpack_carry_the_same_columns(database_url, compact):
             paths.HISTORY, json={"series": [{"run_id": RUN, "key": "a"}]}, headers={"Accept": paths.ARROW}
         )
         assert (refused.status, (await refused.json())["error_code"]) == (406, "NOT_ACCEPTABLE")
+
+
+async def test_an_answer_is_bounded_whatever_is_asked_together(database_url, compact, monkeypatch):
+    monkeypatch.setattr(history, "MAX_ANSWER_BUCKETS", 100)
+    monkeypatch.setattr(history, "MAX_CHUNKS", 5)
+    async with running(database_url, compaction=False) as client:
+        for rank in range(8):
+            values = {"a": [float(rank)] * 300}
+            await post(client, frame(1, start(), metrics(values), writer=rank + 1, rank=rank))
+        series = [{"run_id": RUN, "key": "a", "rank": rank} for rank in range(4)]
+        for more in ({"buckets": 26}, {"points": 104}):
+            refused = await client.post(paths.HISTORY, json={"series": series, **more})
+            assert refused.status == 400
+            assert "ask for 25 each" in (await refused.json())["message"]
+        assert [len(one["counts"]) for one in await ask(client, series=series, buckets=25)] == [25] * 4
+        # Over ranks the answer is one line: however many there are, it has as many buckets as they may take.
+        assert (await get(client, paths.run_ranks(RUN), key="a", buckets=50))["ranks"] == [8] * 12
+        await compact()
+        for more in ({}, {"buckets": 10}):
+            refused = await client.post(paths.HISTORY, json={"series": [{"run_id": RUN, "key": "a"}], **more})
+            assert refused.status == 400
+            assert "fewer series" in (await refused.json())["message"]
+        assert (await ask(client, series=series))[3]["values"] == [3.0] * 300
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ SNAPSHOT_S: Final = 600.0
 """A snapshot that is held longer keeps deleted frames from being reclaimed; whoever reads so slowly asks in parts."""
 MAX_ANSWER_POINTS: Final = 2_000_000
 """Points of one answer that is not streamed: 48 MB as columns."""
+MAX_ANSWER_BUCKETS: Final = 500_000
+"""Of all series of one answer together: 68 MB as columns."""
+MAX_CHUNKS: Final = 200_000
+"""Whose descriptions one question may need, of all its series together: 1.6 thousand million points, and some 100 MB."""
+ROWS_PER_FETCH: Final = 5_000
+"""Descriptions of chunks at a time: as rows they take three times as much."""
 LayerName: TypeAlias = tuple[int, int, bool]
 """Rank, attempt, and whether it came by MLflow's protocol."""
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -117,11 +123,21 @@ class History:
     async def buckets(
         self, wanted: Sequence[Wanted], window: Window, buckets: int, *, by_rank: bool = False
     ) -> tuple[view.Axis, list[tuple[Wanted, Buckets]]]:
-        """Each metric in at most so many buckets, all on one axis; `by_rank` gives each rank a line of its own."""
+        """Each metric in at most so many buckets, all on one axis; `by_rank` gives each rank a line of its own.
+
+        Raises ApiError 400 for more buckets than an answer may hold; of very many ranks each has fewer.
+        """
+        if len(wanted) * buckets > MAX_ANSWER_BUCKETS:
+            message = (
+                f"{len(wanted)} series in {buckets} buckets each are more than {MAX_ANSWER_BUCKETS} buckets: "
+                f"ask for {max(1, MAX_ANSWER_BUCKETS // len(wanted))} each, or for fewer series at a time"
+            )
+            raise ApiError(400, "INVALID_PARAMETER_VALUE", message)
         async with self._snapshot() as reader:
             metrics = await reader.metrics(wanted, window)
             if by_rank:
                 metrics = [own for metric in metrics for own in _ranks_apart(metric)]
+                buckets = max(1, min(buckets, MAX_ANSWER_BUCKETS // max(1, len(metrics))))
             axis = _axis(metrics, window, buckets)
             if axis is None:
                 return view.Axis(0, 0, buckets), [(metric.wanted, summaries.NONE) for metric in metrics]
@@ -178,16 +194,25 @@ class _Reader:
                 Layer(rank=row["rank"], attempt=row["attempt"], served=row["served"]),
             )
             owners.setdefault((row["run_id"], row["series_id"]), []).append(layer)
-        rows = await self._connection.fetch(
+        cursor = await self._connection.cursor(
             self._sql["wanted_chunks"],
             [run for run, _ in owners],
             [series for _, series in owners],
             INT64_MIN if window.start is None else window.start,
             INT64_MAX if window.end is None else window.end,
         )
-        for row, chunk in zip(rows, _chunk_rows(rows), strict=True):
-            for layer in owners[row["run_id"], row["series_id"]]:
-                layer.chunks.append(chunk)
+        count = 0
+        while rows := await cursor.fetch(ROWS_PER_FETCH):
+            count += len(rows)
+            if count > MAX_CHUNKS:
+                message = (
+                    f"that is about series of more than {MAX_CHUNKS * chunks.MAX_POINTS} points together: ask for fewer "
+                    "series at a time, or for fewer steps (start_step, end_step)"
+                )
+                raise ApiError(400, "INVALID_PARAMETER_VALUE", message)
+            for row, chunk in zip(rows, _chunk_rows(rows), strict=True):
+                for layer in owners[row["run_id"], row["series_id"]]:
+                    layer.chunks.append(chunk)
 
     async def _frames(self, wanted: Sequence[Wanted], window: Window, found: list[dict[LayerName, Layer]]) -> None:
         by_run: dict[UUID, list[int]] = {}

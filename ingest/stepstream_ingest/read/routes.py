@@ -139,7 +139,10 @@ class ReadRoutes:
             points = await self._history.points(one, window)
             total += len(points)
             if total > MAX_ANSWER_POINTS:
-                message = f"together that is more than {MAX_ANSWER_POINTS} points: ask for buckets, or for fewer series"
+                message = (
+                    f"together that is more than {MAX_ANSWER_POINTS} points: ask for buckets, for fewer series, or for "
+                    "each as an Arrow stream of its own"
+                )
                 raise ApiError(413, "TOO_LARGE", message)
             found.append((one, points))
         return found
