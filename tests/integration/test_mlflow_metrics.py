@@ -118,6 +118,29 @@ async def test_equal_points_in_frames_are_never_merged_beside_those_of_the_proto
             await compact(database_url)
 
 
+async def test_points_of_both_protocols_at_one_step_are_each_seen_once(database_url):
+    async with running(database_url, compaction=False) as client:
+        await post(client, frame(1, metrics({"a": [1.0] * 300}, time_ms=7)))
+        # Before, beside, equal to and after what a frame has at the step; one of them twice, one at a step of its own.
+        said = [(5.0, 6), (5.0, 7), (1.0, 7), (5.0, 8), (5.0, 8)]
+        for value, time_ms in said:
+            await call(client, "runs/log-metric", run_id=RUN, **point("a", value, time_ms, step=3))
+        await call(client, "runs/log-metric", run_id=RUN, **point("a", 9.0, 7, step=300))
+        at_3 = [(6, 5.0), (7, 1.0), (7, 1.0), (7, 5.0), (8, 5.0)]
+        for compacted in (False, True):
+            if compacted:
+                await compact(database_url)
+                assert await fetch(database_url, "SELECT FROM frames") == []
+            whole = await get(client, paths.run_history(RUN), key="a")
+            window = await get(client, paths.run_history(RUN), key="a", start_step=3, end_step=3)
+            buckets = await get(client, paths.run_history(RUN), key="a", buckets=10)
+            assert (whole["count"], sum(buckets["counts"])) == (305, 305)
+            assert list(zip(window["times_ms"], window["values"], strict=True)) == at_3
+            assert whole["values"][:8] == [1.0, 1.0, 1.0, *[value for _, value in at_3]]
+            assert whole["values"][-1] == 9.0
+            assert sum(one[1] == 3 for one in await history(client, RUN)) == 5
+
+
 async def test_a_writer_of_the_servers_own_is_refused_from_outside(database_url):
     async with running(database_url, compaction=False) as client:
         answer = await post(client, frame(1, metrics({"a": [1.0]}), writer=limits.FIRST_SERVED_WRITER))

@@ -35,7 +35,7 @@ MAX_ANSWER_POINTS: Final = 2_000_000
 MAX_ANSWER_BUCKETS: Final = 500_000
 """Of all series of one answer together: 68 MB as columns."""
 MAX_CHUNKS: Final = 200_000
-"""Whose descriptions one question may need, of all its series together: 1.6 thousand million points, and some 100 MB."""
+"""Whose descriptions one question may need, of all its series together: 1,600 million points, and some 100 MB."""
 ROWS_PER_FETCH: Final = 5_000
 """Descriptions of chunks at a time: as rows they take three times as much."""
 LayerName: TypeAlias = tuple[int, int, bool]
@@ -206,8 +206,8 @@ class _Reader:
             count += len(rows)
             if count > MAX_CHUNKS:
                 message = (
-                    f"that is about series of more than {MAX_CHUNKS * chunks.MAX_POINTS} points together: ask for fewer "
-                    "series at a time, or for fewer steps (start_step, end_step)"
+                    f"that is about series of more than {MAX_CHUNKS * chunks.MAX_POINTS} points together: ask for "
+                    "fewer series at a time, or for fewer steps (start_step, end_step)"
                 )
                 raise ApiError(400, "INVALID_PARAMETER_VALUE", message)
             for row, chunk in zip(rows, _chunk_rows(rows), strict=True):

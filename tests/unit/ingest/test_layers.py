@@ -67,6 +67,17 @@ def test_late_points_open_only_the_chunks_they_fall_into():
     assert found(layer) == [[0], [1, "loose"], [2], [3], ["loose"]]
 
 
+def test_what_came_by_mlflows_protocol_hides_nothing_of_its_own_rank_and_attempt_and_is_not_hidden():
+    logged = Layer(rank=0, attempt=0, chunks=[chunk(1, range(10)), chunk(2, range(10, 20))])
+    served = Layer(rank=0, attempt=0, served=True, chunks=[chunk(3, range(10, 20))], loose=points([3]))
+    assert found(logged, served) == [[1, "loose"], [2, 3]]
+    # Both together hide what comes after them, and are hidden by what comes before them.
+    later = Layer(rank=1, attempt=0, chunks=[chunk(4, range(12, 18))])
+    newer = Layer(rank=0, attempt=1, chunks=[chunk(5, range(10, 20))])
+    assert found(logged, served, later) == [[1, "loose"], [2, 3]]
+    assert found(logged, served, newer) == [[1, "loose"], [5]]
+
+
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=10), min_size=1, max_size=4))
 def test_at_each_step_the_first_layer_that_has_it_is_seen(layers):
     parts = [(number, points(steps, float(number))) for number, steps in enumerate(layers)]
