@@ -106,6 +106,7 @@ def of_matrix(steps: Int64s, times_ms: Int64s, values: Float64s, size: int) -> t
         floats[:, 4] = np.add.reduceat(summed, starts, axis=1)
     for floats_row, at, side in ((2, 4, -1), (3, 6, 1)):
         places = _extreme_places(low if side < 0 else high, count, size, side)
+        _numbers_first(values, places, starts, ends)
         floats[:, floats_row] = np.take_along_axis(values, places, axis=1)
         ints[:, at], ints[:, at + 1] = steps[places], times_ms[places]
     return ints, floats
@@ -123,6 +124,15 @@ def _extreme_places(values: Float64s, count: int, size: int, side: int) -> npt.N
     if whole < count:
         places[:, whole] = find(values[:, whole * size :], axis=1) + whole * size
     return places
+
+
+def _numbers_first(
+    values: Float64s, places: npt.NDArray[np.intp], starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp]
+) -> None:
+    """Where a NaN was taken for its bucket's extreme, the bucket's first number, which then is as infinite as any."""
+    for series, bucket in np.argwhere(np.isnan(np.take_along_axis(values, places, axis=1))):
+        own = np.isnan(values[series, starts[bucket] : ends[bucket]])
+        places[series, bucket] = starts[bucket] + np.argmin(own)
 
 
 def of_points(steps: Int64s, times_ms: Int64s, values: Float64s, starts: npt.NDArray[np.intp]) -> Buckets:

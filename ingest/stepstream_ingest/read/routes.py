@@ -1,6 +1,7 @@
 """Questions about metrics over HTTP."""
 
 import math
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
@@ -8,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from aiohttp import web
+from msgspec import Struct
 
 from stepstream_ingest.bodies import json_object
 from stepstream_ingest.errors import ApiError
@@ -30,6 +32,8 @@ DEFAULT_BUCKETS: Final = 1_000
 POINTS_PER_BUCKET: Final = 4
 AT_ONCE_POINTS: Final = 2**18
 """A series of no more is not streamed: 6 MB as columns, which hold no connection while they are sent."""
+NUMBER: Final = re.compile(r"[+-]?[0-9]+")
+DIGITS: Final = 20
 COLUMNAR: Final = (JSON, paths.MSGPACK)
 
 
@@ -63,8 +67,8 @@ class ReadRoutes:
     )
     async def one(self, request: web.Request) -> web.StreamResponse:
         """One metric: in full, as buckets, or as at most so many of its points."""
-        query = request.query
-        wanted = _wanted({**query, "run_id": request.match_info["run_id"]})
+        query = _said(request, messages.HistoryQuery)
+        wanted = _wanted(query | {"run_id": request.match_info["run_id"]})
         window = _window(query)
         await self._check([wanted.run_id])
         kind = formats.negotiate(request)
@@ -99,8 +103,8 @@ class ReadRoutes:
     )
     async def ranks(self, request: web.Request) -> web.Response:
         """One metric over all ranks of a run."""
-        query = request.query
-        wanted = _wanted({**query, "run_id": request.match_info["run_id"], "rank": None})
+        query = _said(request, messages.RanksQuery)
+        wanted = _wanted(query | {"run_id": request.match_info["run_id"]})
         await self._check([wanted.run_id])
         size = _size(query)
         buckets = size[1] if size else DEFAULT_BUCKETS
@@ -203,6 +207,19 @@ def _series(row: Any) -> dict[str, Any]:
     }
 
 
+def _said(request: web.Request, kind: type[Struct]) -> dict[str, str]:
+    """The query, which says nothing twice, and nothing that would be passed over."""
+    query = dict(request.query)
+    if len(query) != len(request.query):
+        twice = next(name for name in query if len(request.query.getall(name)) > 1)
+        raise _invalid(
+            f"{twice!r:.60} is said twice: one question is about one series; POST {paths.HISTORY} takes many"
+        )
+    if unknown := query.keys() - set(kind.__struct_fields__):
+        raise _invalid(f"there is no {min(unknown)!r:.60}; what can be said is {', '.join(kind.__struct_fields__)}")
+    return query
+
+
 def _wanted(asked: Mapping[str, Any]) -> Wanted:
     key = asked.get("key")
     if not key or not isinstance(key, str):
@@ -211,7 +228,7 @@ def _wanted(asked: Mapping[str, Any]) -> Wanted:
     return Wanted(
         run_id=_run_id(asked.get("run_id")),
         key=key,
-        rank=None if rank is None else NO_RANK if rank in ("", "none") else _int(rank, "rank"),
+        rank=None if rank is None else NO_RANK if rank in ("", "none") else _int(rank, "rank", 32),
         attempt=_attempt(asked.get("attempt")),
     )
 
@@ -258,13 +275,15 @@ def _optional_int(value: Any, name: str) -> int | None:
     return None if value in (None, "") else _int(value, name)
 
 
-def _int(value: Any, name: str) -> int:
-    try:
-        number = int(str(value))
-    except ValueError:
-        raise _invalid(f"{name} must be a whole number, not {value!r:.40}") from None
-    if not -(2**63) <= number < 2**63:
-        raise _invalid(f"{name} must fit int64")
+def _int(value: Any, name: str, bits: int = 64) -> int:
+    text = str(value).strip()
+    if not NUMBER.fullmatch(text):
+        raise _invalid(f"{name} must be a whole number, not {value!r:.40}")
+    most = 2 ** (bits - 1) - 1
+    # More digits are not made a number, which would take time with their square.
+    number = int(text) if len(text) <= DIGITS else most + 1
+    if not -most - 1 <= number <= most:
+        raise _invalid(f"{name} must fit int{bits}")
     return number
 
 

@@ -56,6 +56,15 @@ def test_a_bucket_says_of_its_points_what_a_loop_would_say(values):
         assert found["sum"] == pytest.approx(math.fsum(finite), rel=1e-9, abs=1e-9 * sum(map(abs, finite)))
 
 
+@given(series, st.integers(1, 5))
+def test_buckets_of_equal_size_say_what_buckets_of_any_points_say(values, size):
+    steps, times = each(values)
+    ints, floats = buckets.of_matrix(steps, times, values[None], size)
+    alone = buckets.of_points(steps, times, values, np.arange(0, len(values), size))
+    assert np.array_equal(ints[0], alone.ints)
+    assert np.array_equal(floats[0, :4], alone.floats[:4], equal_nan=True)
+
+
 @given(series, st.data())
 def test_merging_the_buckets_of_parts_equals_the_buckets_of_the_whole(values, data):
     values = np.where(np.abs(values) > 1e300, 1.0, values)
