@@ -1,6 +1,7 @@
 """Charts and aggregates: several series in one question, buckets, ranks, formats."""
 
 import io
+import threading
 
 import msgpack
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from stepstream_ingest.compact import backlog
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
-from stepstream_ingest.read import history
+from stepstream_ingest.read import formats, history, layers, reader, routes, rows, view
 from stepstream_schema import paths
 from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
 
@@ -143,7 +144,7 @@ async def test_arrow_and_msgpack_carry_the_same_columns(database_url, compact):
 
 async def test_an_answer_is_bounded_whatever_is_asked_together(database_url, compact, monkeypatch):
     monkeypatch.setattr(history, "MAX_ANSWER_BUCKETS", 100)
-    monkeypatch.setattr(history, "MAX_CHUNKS", 5)
+    monkeypatch.setattr(reader, "MAX_CHUNKS", 5)
     async with running(database_url, compaction=False) as client:
         for rank in range(8):
             values = {"a": [float(rank)] * 300}
@@ -162,6 +163,51 @@ async def test_an_answer_is_bounded_whatever_is_asked_together(database_url, com
             assert refused.status == 400
             assert "fewer series" in (await refused.json())["message"]
         assert (await ask(client, series=series))[3]["values"] == [3.0] * 300
+
+
+async def test_points_are_decoded_merged_and_written_down_in_threads(database_url, compact, monkeypatch):
+    """Of this process' event loop a question over millions of points takes next to nothing."""
+    seen: dict[str, set[str]] = {}
+
+    def spy(module, name):
+        work = getattr(module, name)
+
+        def noting(*args, **named):
+            seen.setdefault(name, set()).add(threading.current_thread().name)
+            return work(*args, **named)
+
+        monkeypatch.setattr(module, name, noting)
+
+    for module, name in (
+        (rows, "described"),
+        (rows, "opened"),
+        (rows, "own_buckets"),
+        (rows, "_of_key"),
+        (layers, "clusters"),
+        (layers, "seen"),
+        (view, "of_points"),
+        (view, "on_axis"),
+        (formats, "_list"),
+        (formats, "_bin"),
+        (routes, "over_ranks"),
+    ):
+        spy(module, name)
+    async with running(database_url, compaction=False) as client:
+        for rank in (0, 1):
+            values = metrics({"a": [1.0] * 8192, "b": [1.0] * 8192})
+            await post(client, frame(1, start(), values, writer=rank + 1, rank=rank))
+        await compact()
+        for rank in (0, 1):
+            await post(client, frame(2, metrics({"a": [2.0] * 100}, first_step=50), writer=rank + 1, rank=rank))
+        for asked in ({}, {"buckets": "10"}, {"points": "50"}, {"buckets": "100"}):
+            for kind in ("application/json", paths.MSGPACK, paths.ARROW):
+                for key in "ab":
+                    answer = await client.get(HISTORY, params={"key": key, **asked}, headers={"Accept": kind})
+                    assert answer.status == 200
+        await get(client, paths.run_ranks(RUN), key="a")
+    assert set(seen) >= {"described", "opened", "own_buckets", "_of_key", "clusters", "seen", "of_points", "on_axis"}
+    assert set(seen) >= {"_list", "_bin", "over_ranks"}
+    assert [name for name in set().union(*seen.values()) if not name.startswith("read")] == []
 
 
 @pytest.mark.parametrize(

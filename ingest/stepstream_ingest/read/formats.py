@@ -16,6 +16,7 @@ from aiohttp import web
 
 from stepstream_ingest import telemetry
 from stepstream_ingest.errors import ApiError
+from stepstream_ingest.read.threads import aside
 from stepstream_schema import paths
 
 Format: TypeAlias = Literal["json", "msgpack", "arrow"]
@@ -23,6 +24,8 @@ Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 LOGGER: Final = logging.getLogger(__name__)
 
+PIECE: Final = 2**16
+"""Values written at once: some 5 ms."""
 STILL_S: Final = 60.0
 """A reader that takes nothing for so long is gone: it was given 200 kB to take."""
 _TYPES: Final[dict[str, Format]] = {paths.MSGPACK: "msgpack", paths.ARROW: "arrow", "application/json": "json"}
@@ -37,14 +40,22 @@ def negotiate(request: web.Request) -> Format:
     return "json"
 
 
-def respond(answer: dict[str, Any], kind: Format) -> web.Response:
+async def respond(answer: dict[str, Any], kind: Format) -> web.Response:
     """An answer whose arrays, at any depth, are columns."""
     if kind == "msgpack":
-        return web.Response(body=msgpack.packb(answer, default=_bin), content_type=paths.MSGPACK)
+        return web.Response(body=await aside(_msgpack, answer), content_type=paths.MSGPACK)
     if kind == "arrow":
         raise ApiError(406, "NOT_ACCEPTABLE", "this answer has no Arrow form; ask for JSON or msgpack")
-    body = orjson.dumps(_for_json(answer), option=orjson.OPT_SERIALIZE_NUMPY)
-    return web.Response(body=body, content_type="application/json")
+    return web.Response(body=await aside(_json, answer), content_type="application/json")
+
+
+def _msgpack(answer: dict[str, Any]) -> bytes:
+    packed: bytes = msgpack.packb(answer, default=_bin)
+    return packed
+
+
+def _json(answer: dict[str, Any]) -> bytes:
+    return orjson.dumps(_for_json(answer))
 
 
 def _bin(column: object) -> bytes:
@@ -58,11 +69,19 @@ def _for_json(value: Any) -> Any:
         return {key: _for_json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_for_json(item) for item in value]
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            return [number(one) for one in value.tolist()]
-        return np.ascontiguousarray(value)
-    return value
+    return _list(value) if isinstance(value, np.ndarray) else value
+
+
+def _list(column: npt.NDArray[Any]) -> orjson.Fragment:
+    """A column in pieces: while one is written no other thread runs."""
+    pieces = [column[start : start + PIECE] for start in range(0, len(column), PIECE)]
+    return orjson.Fragment(b"[" + b",".join(_items(piece) for piece in pieces) + b"]")
+
+
+def _items(piece: npt.NDArray[Any]) -> bytes:
+    if piece.dtype.kind == "f" and not np.isfinite(piece).all():
+        return orjson.dumps([number(one) for one in piece.tolist()])[1:-1]
+    return orjson.dumps(np.ascontiguousarray(piece), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 
 
 def number(value: float) -> float | str:
@@ -90,8 +109,7 @@ async def stream_arrow(request: web.Request, batches: AsyncGenerator[Columns]) -
 
 
 async def _stream(request: web.Request, response: web.StreamResponse, batches: AsyncGenerator[Columns]) -> None:
-    import pyarrow as arrow  # 30 MB that a server needs only once somebody exports
-
+    arrow = await aside(_arrow)
     sink = io.BytesIO()
     writer: Any = None
     async for columns in batches:
@@ -106,6 +124,12 @@ async def _stream(request: web.Request, response: web.StreamResponse, batches: A
     writer.close()
     await _write(response, _drain(sink))
     await response.write_eof()
+
+
+def _arrow() -> Any:
+    import pyarrow  # 30 MB, and a second, that a server needs only once somebody exports
+
+    return pyarrow
 
 
 async def _write(response: web.StreamResponse, data: bytes) -> None:

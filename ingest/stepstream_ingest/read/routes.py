@@ -20,6 +20,7 @@ from stepstream_ingest.read.formats import Columns
 from stepstream_ingest.read.history import MAX_ANSWER_POINTS, History, Wanted, Window
 from stepstream_ingest.read.layers import NO_RANK
 from stepstream_ingest.read.ranks import over_ranks
+from stepstream_ingest.read.threads import aside
 from stepstream_schema import paths
 from stepstream_schema.attempt import Attempt
 from stepstream_schema.buckets import FLOATS, INTS, Buckets
@@ -57,7 +58,7 @@ class ReadRoutes:
         run_id = _run_id(request.match_info["run_id"])
         await self._check([run_id])
         rows = await self._history.series(run_id)
-        return formats.respond({"series": [_series(row) for row in rows]}, "json")
+        return await formats.respond({"series": [_series(row) for row in rows]}, "json")
 
     @describes(
         path={"run_id": UUID},
@@ -77,7 +78,7 @@ class ReadRoutes:
             return await formats.stream_arrow(request, self._arrow(wanted, window, size))
         answer = (await self._answers([wanted], window, size))[0]
         # What was asked for, as it was asked.
-        return formats.respond(answer | {"rank": query.get("rank"), "attempt": query.get("attempt")}, kind)
+        return await formats.respond(answer | {"rank": query.get("rank"), "attempt": query.get("attempt")}, kind)
 
     @describes(body=messages.HistoryQuestion, answer=messages.HistoryAnswer, answer_types=COLUMNAR)
     async def many(self, request: web.Request) -> web.Response:
@@ -93,7 +94,7 @@ class ReadRoutes:
         answers = await self._answers(wanted, _window(body), _size(body))
         for one, answer in zip(asked, answers, strict=True):
             answer |= {"run_id": str(one["run_id"]), "rank": one.get("rank"), "attempt": one.get("attempt")}
-        return formats.respond({"series": answers}, formats.negotiate(request))
+        return await formats.respond({"series": answers}, formats.negotiate(request))
 
     @describes(
         path={"run_id": UUID},
@@ -114,7 +115,7 @@ class ReadRoutes:
             "key": wanted.key,
             "ranks_seen": [None if rank == NO_RANK else rank for rank, _ in found],
         }
-        return formats.respond(answer | asdict(over_ranks(axis, found)), formats.negotiate(request))
+        return await formats.respond(answer | asdict(await aside(over_ranks, axis, found)), formats.negotiate(request))
 
     async def _answers(
         self, wanted: list[Wanted], window: Window, size: tuple[str, int] | None

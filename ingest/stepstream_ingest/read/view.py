@@ -19,6 +19,8 @@ Detail: TypeAlias = Literal["chunks", "buckets", "points"]
 
 ENOUGH: Final = 2
 """Summaries are used when they are at least 1/2 as many as the buckets that were asked for."""
+SLICE: Final = 2**16
+"""Points summarised at once: each takes 140 bytes meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,12 @@ def detail_for(clusters: Sequence[Cluster], buckets: int) -> Detail:
     return "points"
 
 
+def fine(clusters: Sequence[Cluster], detail: Detail) -> list[Chunk]:
+    """The lone chunks of which their own buckets are wanted."""
+    lone = [chunk for cluster in clusters if (chunk := cluster.lone_chunk) and chunk.points > BUCKET_POINTS]
+    return [chunk for chunk in lone if detail == "buckets" or (detail == "points" and chunk.summary_only)]
+
+
 def is_cut(chunk: Chunk, start: int | None, end: int | None) -> bool:
     """Whether a window of steps goes through the chunk, which then is opened."""
     return (start is not None and chunk.first_step < start) or (end is not None and chunk.last_step > end)
@@ -54,8 +62,11 @@ def is_cut(chunk: Chunk, start: int | None, end: int | None) -> bool:
 
 def of_points(points: Points, axis: Axis) -> Buckets:
     """Points in order, as buckets of the axis' shares."""
-    if not len(points):
-        return summaries.NONE
+    parts = [_of_points(points.take(slice(start, start + SLICE)), axis) for start in range(0, len(points), SLICE)]
+    return parts[0] if len(parts) == 1 else on_axis(parts, axis)
+
+
+def _of_points(points: Points, axis: Axis) -> Buckets:
     return summaries.of_points(points.steps, points.times_ms, points.values, _starts(axis.places(points.steps)))
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,3 +80,14 @@ def test_a_rank_that_is_missing_somewhere_does_not_count_there():
     assert found.ranks.tolist() == [1, 1]
     assert found.mean.tolist() == [1.0, 2.0]
     assert over_ranks(axis, []).ranks.tolist() == []
+
+
+@given(st.lists(st.sampled_from([1.0, -2.0, np.nan, np.inf, -np.inf]), min_size=1, max_size=60), st.integers(1, 9))
+def test_buckets_of_many_points_are_made_in_slices(values, buckets):
+    axis = Axis(0, len(values) - 1, buckets)
+    with pytest.MonkeyPatch.context() as patch:
+        whole = view.of_points(line(values), axis)
+        patch.setattr(view, "SLICE", 7)
+        sliced = view.of_points(line(values), axis)
+    assert np.array_equal(sliced.ints, whole.ints)
+    assert np.array_equal(sliced.floats, whole.floats, equal_nan=True)
