@@ -33,7 +33,7 @@ class Exports:
                 "other exports are being read, and each keeps a snapshot: try again, or ask for fewer steps "
                 "(start_step, end_step), for buckets or for points, which wait for nobody"
             )
-            raise ApiError(429, "EXPORTS_FULL", message, RETRY_S) from None
+            raise ApiError(429, "QUEUE_FULL", message, RETRY_S) from None
         try:
             yield
         finally:
