@@ -62,11 +62,14 @@ def _artifacts(server: Server, grace_s: float, *, dry_run: bool) -> None:
     asked: dict[str, Any] = {"grace_s": grace_s, "dry_run": dry_run, "after": ""}
     total = dict.fromkeys(("uploads", "objects", "orphans", "bytes"), 0)
     bar = Bar("objects and uploads")
-    while asked["after"] is not None:
-        step = server.post(paths.ARTIFACT_GC, asked)
-        total = {name: count + step[name] for name, count in total.items()}
-        asked["after"] = step["next"]
-        bar.show(total["uploads"] + total["objects"] + total["orphans"], None)
-    bar.close()
-    found = "{objects} objects of no artifact, {uploads} abandoned uploads and {orphans} unknown objects"
-    print(f"{found.format(**total)} {'would be' if dry_run else 'were'} removed, {total['bytes']:,} bytes")
+    try:
+        while asked["after"] is not None:
+            step = server.post(paths.ARTIFACT_GC, asked)
+            total = {name: count + step[name] for name, count in total.items()}
+            asked["after"] = step["next"]
+            bar.show(total["uploads"] + total["objects"] + total["orphans"], None)
+    finally:
+        # Also where the store has not let everything go, which is told by the last step.
+        bar.close()
+        found = "{objects} objects of no artifact, {uploads} abandoned uploads and {orphans} unknown objects"
+        print(f"{found.format(**total)} {'would be' if dry_run else 'were'} removed, {total['bytes']:,} bytes")

@@ -31,6 +31,7 @@ from stepstream_ingest.mlflow.artifacts import MlflowArtifactRoutes
 from stepstream_ingest.mlflow.browser import BrowserRoutes
 from stepstream_ingest.mlflow.service import add_mlflow
 from stepstream_ingest.origin import Origins
+from stepstream_ingest.read.exports import Exports
 from stepstream_ingest.read.history import History
 from stepstream_ingest.read.routes import ReadRoutes
 from stepstream_ingest.readiness import Readiness
@@ -83,7 +84,8 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     app[HEARING] = hearing
     reaper = Reaper(Heartbeats(database), hearing, config.heartbeat_timeout_s)
     FrameRoutes(queue, admission, compaction.delay_s, hearing.interrupted).add_to(app)
-    ReadRoutes(History(readers)).add_to(app)
+    # An export holds its connection for as long as its reader takes: other questions have one more.
+    ReadRoutes(History(readers), Exports(max(1, reading - 1))).add_to(app)
     retention = Retention(database)
     store = open_store(config.artifact_root, bytes.fromhex(config.artifact_secret), os.environ)
     manifest = Manifest(database)

@@ -11,6 +11,21 @@ from stepstream_ingest import openapi
 JSON = "application/json"
 
 
+class _Heard:
+    """The body of a request, which keeps the pieces that are read of it: it is read once, and kept by nobody."""
+
+    def __init__(self, content: Any) -> None:
+        self._content = content
+        self.pieces: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def readany(self) -> bytes:
+        self.pieces.append(await self._content.readany())
+        return self.pieces[-1]
+
+
 class Contract:
     """Middleware of an application in a test. Law: what is taken and answered is what the document says."""
 
@@ -21,11 +36,12 @@ class Contract:
     def add_to(self, app: web.Application) -> None:
         @web.middleware
         async def check(request: web.Request, handler: Any) -> web.StreamResponse:
+            request._payload = heard = _Heard(request._payload)
             response = await handler(request)
             resource = request.match_info.route.resource
             if resource is not None and resource.canonical.startswith(openapi.PREFIX):
                 self._document = self._document or json.loads(json.dumps(openapi.document(app, "test")))
-                body = await request.read() if request.body_exists and response.status < 400 else b""
+                body = b"".join(heard.pieces) if response.status < 400 else b""
                 self._check(f"{request.method} {resource.canonical}", request, body, response)
             return response
 

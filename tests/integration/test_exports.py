@@ -116,8 +116,8 @@ async def test_exports_that_are_read_slowly_leave_connections_to_other_questions
     monkeypatch.setattr(exports, "TURN_WAIT_S", 0.2)
     arrow = {"Accept": paths.ARROW}
     async with running(database_url, compaction=False, connections=THREE_READERS) as client:
-        async with export(client):
-            await until_held(database_url, 1)
+        async with export(client), export(client):
+            await until_held(database_url, 2)
             for _ in range(3):
                 refused = await client.get(HISTORY, params={"key": "a"}, headers=arrow)
                 assert refused.status == 429

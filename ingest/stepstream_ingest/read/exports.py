@@ -8,17 +8,15 @@ from typing import Final
 from stepstream_ingest import telemetry
 from stepstream_ingest.errors import ApiError
 
-MAX_EXPORTS: Final = 1
-"""At a time of one worker: each keeps one of the few connections that all questions share, and one core busy."""
 TURN_WAIT_S: Final = 20.0
 """An export whose reader is not slow takes less."""
 RETRY_S: Final = 10
 
 
 class Exports:
-    """Law: at any time no more than so many are within `turn`."""
+    """Law: at any time no more than `most` are within `turn`."""
 
-    def __init__(self, most: int = MAX_EXPORTS) -> None:
+    def __init__(self, most: int) -> None:
         self._turns = asyncio.Semaphore(most)
 
     @asynccontextmanager

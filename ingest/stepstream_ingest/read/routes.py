@@ -41,9 +41,9 @@ COLUMNAR: Final = (JSON, paths.MSGPACK)
 class ReadRoutes:
     """Answers readers."""
 
-    def __init__(self, history: History, exports: Exports | None = None) -> None:
+    def __init__(self, history: History, exports: Exports) -> None:
         self._history = history
-        self._exports = exports or Exports()
+        self._exports = exports
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
