@@ -218,7 +218,8 @@ def _said(request: web.Request, kind: type[Struct]) -> dict[str, str]:
         )
     if unknown := query.keys() - set(kind.__struct_fields__):
         raise _invalid(f"there is no {min(unknown)!r:.60}; what can be said is {', '.join(kind.__struct_fields__)}")
-    return query
+    # A form that was not filled in; a rank of nothing is that of points without one.
+    return {name: value for name, value in query.items() if value or name == "rank"}
 
 
 def _wanted(asked: Mapping[str, Any]) -> Wanted:
@@ -242,7 +243,7 @@ def _window(asked: Mapping[str, Any]) -> Window:
 
 def _size(asked: Mapping[str, Any]) -> tuple[str, int] | None:
     """How much of an answer is wanted: (`buckets` or `points`, how many); None is all of it."""
-    given = [(name, asked[name]) for name in ("buckets", "points") if asked.get(name) not in (None, "")]
+    given = [(name, asked[name]) for name in ("buckets", "points") if asked.get(name) is not None]
     if not given:
         return None
     if len(given) > 1:
@@ -263,7 +264,7 @@ def _run_id(value: object) -> UUID:
 
 
 def _attempt(text: Any) -> int | None:
-    if text in (None, ""):
+    if text is None:
         return None
     try:
         scheduler, elastic, resume = (int(part) for part in str(text).split("."))
@@ -273,7 +274,7 @@ def _attempt(text: Any) -> int | None:
 
 
 def _optional_int(value: Any, name: str) -> int | None:
-    return None if value in (None, "") else _int(value, name)
+    return None if value is None else _int(value, name)
 
 
 def _int(value: Any, name: str, bits: int = 64) -> int:
