@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from stepstream_ingest.compact import backlog
+from stepstream_ingest.compact import backlog, compactor
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
 from stepstream_ingest.errors import DatabaseAway
@@ -53,6 +53,39 @@ async def test_a_run_that_comes_again_has_each_value_under_its_own_key(database_
         series = (await get(client, paths.run_metrics(RUN)))["series"]
     assert found == {"a": [10.0, 11.0], "b": [20.0, 21.0]}
     assert {each["key"]: (each["count"], each["last"]) for each in series} == {"a": (2, 11.0), "b": (2, 21.0)}
+
+
+async def test_numbers_that_are_remembered_beside_those_of_now_are_not_taken_for_them(database_url, processes):
+    one, other = processes
+    async with running(database_url, compaction=False) as client:
+        await post(client, frame(1, start(), metrics({"a": [1.0]})))
+        await compact_all(one)
+        await remove(client)
+        await post(client, frame(1, start(), metrics({"b": [20.0]}), writer=78))
+        await compact_all(other)
+        await post(client, frame(2, metrics({"b": [21.0]}, first_step=1), writer=78))
+        await compact_all(one)
+        await post(client, frame(3, metrics({"a": [10.0]}), writer=78))
+        await compact_all(one)
+        assert await fetch(database_url, "SELECT FROM frames") == []
+        found = {key: (await get(client, HISTORY, key=key))["values"] for key in "ab"}
+    assert found == {"a": [10.0], "b": [20.0, 21.0]}
+
+
+async def test_series_that_are_stored_in_several_statements_keep_their_keys(database_url, processes, monkeypatch):
+    monkeypatch.setattr(compactor, "STORED_POINTS", 1)
+    one, _ = processes
+    async with running(database_url, compaction=False) as client:
+        await post(client, frame(1, start(), metrics({"a": [1.0]})))
+        await compact_all(one)
+        await remove(client)
+        await post(client, frame(1, start(), metrics({"a": [10.0, 11.0]}), writer=78))
+        await post(client, frame(2, metrics({"b": [20.0]}), writer=78))
+        await post(client, frame(3, metrics({"c": [30.0, 31.0, 32.0]}), writer=78))
+        await compact_all(one)
+        assert await fetch(database_url, "SELECT FROM frames") == []
+        found = {key: (await get(client, HISTORY, key=key))["values"] for key in "abc"}
+    assert found == {"a": [10.0, 11.0], "b": [20.0], "c": [30.0, 31.0, 32.0]}
 
 
 async def test_a_run_that_comes_again_has_each_value_under_its_own_rank(database_url, processes):

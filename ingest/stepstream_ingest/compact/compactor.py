@@ -122,7 +122,7 @@ class Compactor:
         written = await asyncio.to_thread(_encoded, group.run_id, numbers, blocks)
         rows = [row for one in written for row in one.rows]
         await connection.copy_to_table("chunks", source=stream_copy(rows), columns=COLUMNS, format="binary")
-        await self._series.fold(connection, group, numbers, written)
+        await self._series.fold(connection, group, [block.keys for block in blocks], numbers, written)
         return len(rows)
 
 

@@ -33,7 +33,7 @@ class Series:
 
     For the transactions of one process, one after the other for each group; `forget` what was one that failed. What is
     remembered may be of a run that was removed and came again with other numbers: every query that takes a number asks
-    for its name, too.
+    for its key, too, which is never taken from the number.
     """
 
     def __init__(self, queries: Mapping[str, str]) -> None:
@@ -58,7 +58,8 @@ class Series:
             if fresh:
                 await connection.execute(self._sql["lock_series_of_run"], run_id)
                 new = self._new.setdefault(name, {})
-                last = max([await connection.fetchval(self._sql["last_series"], run_id), *new])
+                # Beyond those that are remembered, too: what they were of may be another one's by now.
+                last = max(await connection.fetchval(self._sql["last_series"], run_id), *new, *known.values(), 0)
                 new.update(enumerate(fresh, last + 1))
                 known.update((key, number) for number, key in new.items())
         return [known[key] for key in keys]
@@ -79,23 +80,27 @@ class Series:
         return there
 
     async def fold(
-        self, connection: Connection, group: Group, numbers: Sequence[Sequence[int]], written: Sequence[Written]
+        self,
+        connection: Connection,
+        group: Group,
+        keys: Sequence[Sequence[str]],
+        numbers: Sequence[Sequence[int]],
+        written: Sequence[Written],
     ) -> None:
         """Move the summaries by chunks of series that are in one block each. Raises DatabaseAway."""
         run_id, rank, attempt, context = name = _name(group)
         new = self._new.get(name, {})
-        names = {number: key for key, number in self._known[name].items()}
-        columns = _columns(numbers, written)
-        is_new = [number in new for number in columns[0]]
+        columns = _columns(keys, numbers, written)
+        is_new = [new.get(number) == key for key, number in zip(*columns[:2], strict=True)]
         first = [list(itertools.compress(column, is_new)) for column in columns]
         if first[0]:
-            keys = [new.pop(number) for number in first[0]]
-            await connection.execute(self._sql["insert_series"], run_id, rank, attempt, context, keys, *first)
+            for number in first[1]:
+                del new[number]
+            await connection.execute(self._sql["insert_series"], run_id, rank, attempt, context, *first)
         more = [list(itertools.compress(column, (not one for one in is_new))) for column in columns]
         if more[0]:
-            keys = [names[number] for number in more[0]]
             moved = await connection.fetchval(
-                self._sql["fold_series"], run_id, rank, attempt, context, OUT_OF_ORDER_LOOSE, keys, *more
+                self._sql["fold_series"], run_id, rank, attempt, context, OUT_OF_ORDER_LOOSE, *more
             )
             if moved != len(more[0]):
                 # The run was removed since its series were looked up; the next pass finds what there is now.
@@ -124,11 +129,14 @@ def _name(group: Group) -> _Name:
     return group.run_id, rank, group.attempt, SERVED if group.served else ""
 
 
-def _columns(numbers: Sequence[Sequence[int]], written: Sequence[Written]) -> list[list[Any]]:
-    """As the queries take them: numbers, summaries, and whether the chunks are loose."""
+def _columns(
+    keys: Sequence[Sequence[str]], numbers: Sequence[Sequence[int]], written: Sequence[Written]
+) -> list[list[Any]]:
+    """As the queries take them: keys, numbers, summaries, and whether the chunks are loose."""
     ints = np.concatenate([one.ints for one in written], axis=1)
     floats = np.concatenate([one.floats for one in written], axis=1)
     loose = [
         int(one.points_each < chunk.MAX_POINTS // 2) for own, one in zip(numbers, written, strict=True) for _ in own
     ]
-    return [list(itertools.chain(*numbers)), *(row.tolist() for row in (*ints, *floats)), loose]
+    named = [list(itertools.chain(*keys)), list(itertools.chain(*numbers))]
+    return [*named, *(row.tolist() for row in (*ints, *floats)), loose]

@@ -90,7 +90,8 @@ FROM unnest($6::text[], $7::integer[], $8::bigint[], $9::bigint[], $10::bigint[]
     AS d (key, series_id, first_step, first_time_ms, last_step, last_time_ms, min_step, min_time_ms, max_step, max_time_ms,
         points, nans, pos_infs, neg_infs, first_value, last_value, min_value, max_value, value_sum, loose)
 WHERE s.run_id = $1 AND s.series_id = d.series_id
-    AND s.key = d.key AND s.rank = $2 AND s.attempt = $3 AND s.context = $4::text
+    -- Not in words that the index of names has: without statistics it would be looked through for each series.
+    AND s.key || '' = d.key AND s.rank + 0 = $2 AND s.attempt + 0 = $3 AND s.context || '' = $4::text
 RETURNING s.loose_chunks
 ), noted AS (
     INSERT INTO untidy_groups AS g (run_id, rank, attempt, loose)
