@@ -224,9 +224,15 @@ def seen(pieces: Sequence[tuple[Piece, Points]]) -> Points:
         parts.append((number, ordered.distinct(ordered.canonical(ordered.joined(own)))))
     whole = ordered.joined([points for _, points in parts])
     if len({number for number, _ in parts}) > 1:
-        level = np.concatenate([np.full(len(points), number) for number, points in parts])
-        steps, place = np.unique(whole.steps, return_inverse=True)
-        best = np.full(len(steps), np.iinfo(np.int64).max)
-        np.minimum.at(best, place, level)
-        whole = whole.take(level == best[place])
+        whole = whole.take(lowest(parts))
     return ordered.canonical(whole)
+
+
+def lowest(parts: Sequence[tuple[int, Points]]) -> npt.NDArray[np.bool_]:
+    """Of each point, the parts one after the other, whether no part of a lower level has its step."""
+    level = np.concatenate([np.full(len(points), number) for number, points in parts])
+    steps, place = np.unique(np.concatenate([points.steps for _, points in parts]), return_inverse=True)
+    best = np.full(len(steps), np.iinfo(np.int64).max)
+    np.minimum.at(best, place, level)
+    lowest_here: npt.NDArray[np.bool_] = level == best[place]
+    return lowest_here

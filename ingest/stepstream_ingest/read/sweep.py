@@ -14,7 +14,8 @@ from stepstream_schema import points as ordered
 from stepstream_schema.points import Points
 
 MAX_HELD_POINTS: Final = 4_000_000
-"""That lie where later pieces may decide: 100 MB. So many are only those of several ranks or attempts at one step."""
+"""That are not hidden yet, and lie where later pieces may decide: 100 MB. So many are only those of hundreds of ranks
+or attempts that lie among one another, each at steps of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +75,18 @@ class Sweep:
         self._held = []
         if share.before is not None:
             cuts = [_place(points, share.before) for _, points in opened]
-            self._held = _some(
-                (piece, points.take(slice(cut, None))) for (piece, points), cut in zip(opened, cuts, strict=True)
+            # What is hidden already stays hidden: of hundreds of ranks at the same steps one is held.
+            self._held = _not_hidden(
+                _some((piece, points.take(slice(cut, None))) for (piece, points), cut in zip(opened, cuts, strict=True))
             )
             opened = _some(
                 (piece, points.take(slice(0, cut))) for (piece, points), cut in zip(opened, cuts, strict=True)
             )
             if sum(len(points) for _, points in self._held) > MAX_HELD_POINTS:
                 message = (
-                    f"more than {MAX_HELD_POINTS} points of several ranks or attempts lie at step {share.before[0]}: "
-                    "ask for one of them (rank, attempt), or for other steps (start_step, end_step)"
+                    f"more than {MAX_HELD_POINTS} points of many ranks or attempts lie among one another from step "
+                    f"{share.before[0]} on: ask for one of them (rank, attempt), or for fewer steps (start_step, "
+                    "end_step)"
                 )
                 raise ApiError(400, "INVALID_PARAMETER_VALUE", message)
         if len(opened) > 1:
@@ -93,6 +96,16 @@ class Sweep:
 
 def _some(parts: Iterator[tuple[Piece, Points]]) -> list[tuple[Piece, Points]]:
     return [(piece, points) for piece, points in parts if len(points)]
+
+
+def _not_hidden(held: list[tuple[Piece, Points]]) -> list[tuple[Piece, Points]]:
+    if len({piece.level for piece, _ in held}) < 2:
+        return held
+    kept = sight.lowest([(piece.level, points) for piece, points in held])
+    ends = list(itertools.accumulate(len(points) for _, points in held))
+    return _some(
+        (piece, points.take(kept[end - len(points) : end])) for (piece, points), end in zip(held, ends, strict=True)
+    )
 
 
 def _place(points: Points, before: tuple[int, int]) -> int:

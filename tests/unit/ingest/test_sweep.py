@@ -110,21 +110,34 @@ def test_of_series_that_overlap_from_end_to_end_little_is_held():
         )
     (cluster,) = [one for one in store.clusters() if len(one.pieces) > 1]
     assert len(cluster.pieces) > 300
-    begun, most = Sweep(), 0
-    for batch in sweep.batches([cluster], 8):
+    assert most_held(store, 8) <= 40
+
+
+def most_held(store: Store, most: int) -> int:
+    begun, held = Sweep(), 0
+    for batch in sweep.batches(store.clusters(), most):
         for share in batch:
-            begun.decided(share, [store.bodies[one.chunk.chunk_id] for one in share.pieces])
-            most = max(most, sum(len(part) for _, part in begun._held))
-    assert most <= 40
+            begun.decided(share, [store.bodies[one.chunk.chunk_id] for one in share.pieces if one.chunk])
+            held = max(held, sum(len(part) for _, part in begun._held))
+    return held
 
 
-def test_one_step_of_several_ranks_that_is_too_much_is_refused_in_words(monkeypatch):
+def test_of_many_ranks_at_the_same_uneven_steps_one_is_held():
+    store = Store()
+    for rank in range(50):
+        store.add(rank, 0, False, [[(step * step, 0, float(rank)) for step in range(10)]], [])
+    assert most_held(store, 4) == 10
+    assert {row[2] for _, part in swept(store, 4) for row in rows(part)} == {0.0}
+
+
+def test_ranks_that_lie_among_one_another_and_are_too_much_are_refused_in_words(monkeypatch):
     monkeypatch.setattr(sweep, "MAX_HELD_POINTS", 50)
     store = Store()
-    for rank in (0, 1):
-        store.add(rank, 0, False, [[(3, time, 1.0) for time in range(at, at + 10)] for at in range(0, 60, 10)], [])
+    for rank in range(10):
+        store.add(rank, 0, False, [[(20 * step * step + rank, 0, 1.0) for step in range(10)]], [])
     with pytest.raises(ApiError, match="rank, attempt"):
         swept(store, 4)
-    # One rank alone may have any number there.
-    del store.layers[1]
+    # One rank alone may have any number at one step.
+    store = Store()
+    store.add(0, 0, False, [[(3, time, 1.0) for time in range(at, at + 10)] for at in range(0, 60, 10)], [])
     assert sum(len(part) for _, part in swept(store, 4)) == 60
