@@ -32,14 +32,18 @@ async def long_series(database_url, monkeypatch):
     monkeypatch.setattr(backlog, "DUE_AGE_S", 0.0)
     database = Database(database_url)
     async with running(database_url, compaction=False) as client:
-        for number in range(PARTS):
-            steps = np.arange(number * PART, (number + 1) * PART)
-            part = Matrix(keys=("a",), steps=steps, times_ms=steps, values=steps[None].astype(np.float64))
-            await post(client, frame(number + 1, start(), part))
-        await post(client, frame(PARTS + 1, metrics({"short": [1.0] * 1000})))
+        await log(client)
     while await Compaction(database).round():
         pass
     await database.close()
+
+
+async def log(client) -> None:
+    for number in range(PARTS):
+        steps = np.arange(number * PART, (number + 1) * PART)
+        part = Matrix(keys=("a",), steps=steps, times_ms=steps, values=steps[None].astype(np.float64))
+        await post(client, frame(number + 1, start(), part))
+    await post(client, frame(PARTS + 1, metrics({"short": [1.0] * 1000})))
 
 
 @pytest.fixture
@@ -141,6 +145,22 @@ async def test_a_reader_that_stands_still_makes_room_for_others(exported, databa
         await until_held(database_url, 1)
         await until_held(database_url, 0)
         assert await broken(reader)
+
+
+async def test_a_reader_that_is_slow_and_never_still_is_given_all_of_it(database_url, monkeypatch):
+    monkeypatch.setattr(formats, "STILL_S", 1.0)
+    async with running(database_url, compaction=False) as client:
+        # Not compacted, and so written at once.
+        await log(client)
+        async with export(client) as reader:
+            size, last = 0, b""
+            while not last.endswith(b"\r\n0\r\n\r\n"):
+                # So slowly that all of it takes longer than anybody may stand still.
+                piece = await reader.readexactly(2**20) if size < 20 * 2**20 else await reader.read(2**20)
+                assert piece, size
+                size, last = size + len(piece), (last + piece)[-8:]
+                await asyncio.sleep(0.15 if size < 20 * 2**20 else 0)
+    assert size > PARTS * PART * 24
 
 
 async def broken(reader: asyncio.StreamReader) -> bool:

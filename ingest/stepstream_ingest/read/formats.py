@@ -27,7 +27,8 @@ LOGGER: Final = logging.getLogger(__name__)
 PIECE: Final = 2**16
 """Values written at once: some 5 ms."""
 STILL_S: Final = 60.0
-"""A reader that takes nothing for so long is gone: it was given 200 kB to take."""
+"""A reader that takes not even a piece in so long is gone."""
+PIECE_BYTES: Final = 64 * 2**10
 _TYPES: Final[dict[str, Format]] = {paths.MSGPACK: "msgpack", paths.ARROW: "arrow", "application/json": "json"}
 
 
@@ -135,8 +136,9 @@ def _arrow() -> Any:
 async def _write(response: web.StreamResponse, data: bytes) -> None:
     """Raises ConnectionResetError for a reader that stands still: what it holds others may wait for."""
     try:
-        async with asyncio.timeout(STILL_S):
-            await response.write(data)
+        for start in range(0, len(data), PIECE_BYTES):
+            async with asyncio.timeout(STILL_S):
+                await response.write(memoryview(data)[start : start + PIECE_BYTES])
     except TimeoutError:
         telemetry.REQUESTS_TURNED_AWAY.labels("reader still").inc()
         raise ConnectionResetError(f"its reader has taken nothing for {STILL_S:g} s") from None
