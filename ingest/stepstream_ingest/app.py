@@ -84,7 +84,7 @@ def create_app(config: WorkerConfig) -> tuple[web.Application, Drain]:
     app[HEARING] = hearing
     reaper = Reaper(Heartbeats(database), hearing, config.heartbeat_timeout_s)
     FrameRoutes(queue, admission, compaction.delay_s, hearing.interrupted).add_to(app)
-    # An export holds its connection for as long as its reader takes: other questions have one more.
+    # An export holds its connection for as long as its reader takes. Others have one more, from six of a worker on.
     ReadRoutes(History(readers), Exports(max(1, reading - 1))).add_to(app)
     retention = Retention(database)
     store = open_store(config.artifact_root, bytes.fromhex(config.artifact_secret), os.environ)

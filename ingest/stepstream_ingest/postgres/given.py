@@ -12,8 +12,9 @@ from stepstream_ingest.postgres.binaries import MIN_MAJOR
 
 MAX_PER_WORKER: Final = 9
 """Connections that a worker has a use for."""
-MIN_PER_WORKER: Final = 5
-"""Two commits, a pass of compaction, everything else, and a reader: with fewer they wait for one another."""
+MIN_PER_WORKER: Final = 6
+"""Two commits, a pass of compaction, everything else, a reader, and one who exports for as long as he likes: with fewer
+they wait for one another."""
 SPARE: Final = 5
 """For people, and for the start of the next server."""
 
