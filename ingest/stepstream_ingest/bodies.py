@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import orjson
@@ -23,17 +25,29 @@ ROOM: Final = web.AppKey("room", Admission)
 
 async def whole(request: web.Request) -> bytes:
     """The body, to be read once, if there is room for it. Raises what `read` raises, and ApiError."""
-    # One that does not say how long it is may be as long as any, and so may what is compressed.
-    is_told = request.content_length is not None and "Content-Encoding" not in request.headers
-    size = (request.content_length or 0) if is_told else limits.MAX_REQUEST_BYTES
-    if size <= SMALL_BYTES:
-        return await read(request)
+    async with _in_time():
+        if _is_told(request):
+            size = request.content_length or 0
+            if size <= SMALL_BYTES:
+                return await _read(request)
+            with _room(request, size):
+                return await _read(request)
+        # How much will come nobody knows before it has.
+        body = io.BytesIO()
+        if not await _fill(body, request, SMALL_BYTES):
+            with _room(request, limits.MAX_REQUEST_BYTES):
+                await _fill_whole(body, request)
+        return body.getvalue()
+
+
+@contextmanager
+def _room(request: web.Request, size: int) -> Iterator[None]:
     room = request.app[ROOM]
     if not room.try_admit(size):
         telemetry.REQUESTS_TURNED_AWAY.labels("bodies full").inc()
         raise ApiError(429, "QUEUE_FULL", "too many large requests are on their way; nothing of this is done", RETRY_S)
     try:
-        return await read(request)
+        yield
     finally:
         room.release(size)
 
@@ -52,32 +66,65 @@ async def json_object(request: web.Request, error_code: str = "MALFORMED") -> di
 async def read(request: web.Request) -> bytes:
     """The body, to be read once: a second reading, `request.read` included, finds nothing, and here that is an error.
 
-    Raises ApiError when it takes longer than `BODY_TIMEOUT_S`, and HTTPRequestEntityTooLarge beyond the application's
-    `client_max_size`, which is `limits.MAX_REQUEST_BYTES`.
+    Raises ApiError when it takes longer than `BODY_TIMEOUT_S`, and HTTPRequestEntityTooLarge beyond
+    `limits.MAX_REQUEST_BYTES`.
     """
+    async with _in_time():
+        if _is_told(request):
+            return await _read(request)
+        body = io.BytesIO()
+        await _fill_whole(body, request)
+        return body.getvalue()
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _read(request)
+            yield
     except TimeoutError as error:
         telemetry.REQUESTS_TURNED_AWAY.labels("body late").inc()
         message = f"the body did not arrive within {BODY_TIMEOUT_S:g} s; nothing of this request is done"
         raise ApiError(408, "REQUEST_TIMEOUT", message) from error
 
 
+def _is_told(request: web.Request) -> bool:
+    """Whether its head says how long it will be."""
+    return request.content_length is not None and "Content-Encoding" not in request.headers
+
+
 async def _read(request: web.Request) -> bytes:
     # aiohttp's `read`, which does not ask how much will come, copies each piece twice. A body that states its length is
     # joined once, and one that arrives in one piece not even that: those of a batch are 100 kB, a thousand a second.
-    size = request.content_length
-    if size is None or size > limits.MAX_REQUEST_BYTES or "Content-Encoding" in request.headers:
-        return await request.read()
+    size = request.content_length or 0
+    if size > limits.MAX_REQUEST_BYTES:
+        raise _too_large(size)
     piece = await request.content.readany()
     if len(piece) == size:
         return piece
     # Not a list of pieces: where each is a few bytes, it would take sixty times the body's memory.
     body = io.BytesIO()
-    while piece:
-        body.write(piece)
-        piece = await request.content.readany()
+    body.write(piece)
+    await _fill(body, request, size)
     if body.tell() != size:
         raise RuntimeError(f"{body.tell()} of {size} bytes of a body were there to be read: it was read before")
     return body.getvalue()
+
+
+async def _fill_whole(body: io.BytesIO, request: web.Request) -> None:
+    if not await _fill(body, request, limits.MAX_REQUEST_BYTES):
+        raise _too_large(body.tell())
+
+
+async def _fill(body: io.BytesIO, request: web.Request, most: int) -> bool:
+    """Whether all of it is in there; it stops where that is more than `most` bytes."""
+    while body.tell() <= most:
+        piece = await request.content.readany()
+        if not piece:
+            return True
+        body.write(piece)
+    return False
+
+
+def _too_large(size: int) -> web.HTTPRequestEntityTooLarge:
+    return web.HTTPRequestEntityTooLarge(max_size=limits.MAX_REQUEST_BYTES, actual_size=size)

@@ -75,6 +75,13 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerCon
     workers = arguments.workers if arguments.workers is not None else min(os.cpu_count() or 1, MAX_WORKERS)
     database_url = arguments.database_url or environ.get("STEPSTREAM_DATABASE_URL") or None
     problems = []
+    allowed_hosts = _allowed_hosts(
+        arguments.allowed_hosts or environ.get("STEPSTREAM_ALLOWED_HOSTS"), arguments.host, token
+    )
+    if wrong := [name for name in allowed_hosts or () if set(":*/[]@") & set(name)]:
+        problems.append(
+            f"--allowed-hosts takes names such as tracker.example, without port or wildcard: not {wrong[0]}"
+        )
     if old_tokens and not token:
         problems.append("STEPSTREAM_OLD_TOKENS is for when there is a new one: set STEPSTREAM_TOKEN")
     data_dir = _data_dir(arguments.data_dir, environ)
@@ -106,9 +113,7 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> ServerCon
         data_dir=data_dir,
         token=token,
         old_tokens=old_tokens,
-        allowed_hosts=_allowed_hosts(
-            arguments.allowed_hosts or environ.get("STEPSTREAM_ALLOWED_HOSTS"), arguments.host, token
-        ),
+        allowed_hosts=allowed_hosts,
         heartbeat_timeout_s=arguments.heartbeat_timeout,
         drain_s=arguments.drain_timeout,
         compaction=not arguments.no_compaction,

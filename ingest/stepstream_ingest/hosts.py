@@ -17,6 +17,7 @@ from stepstream_ingest.auth import OPEN_PATHS
 from stepstream_ingest.errors import ApiError
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 OWN_PAGES: Final = frozenset({"same-origin", "none"})
 """What a browser says of a request that the server's own page makes, or its reader."""
 
@@ -45,7 +46,18 @@ def is_foreign(headers: Mapping[str, str]) -> bool:
         return site not in OWN_PAGES
     origin = headers.get("Origin")
     # A proxy may ask by another name than it was asked by.
-    return origin is not None and urlsplit(origin).netloc not in (headers.get("Host"), headers.get("X-Forwarded-Host"))
+    asked = headers.get("Host", ""), headers.get("X-Forwarded-Host", "").split(",")[0].strip()
+    return origin is not None and not any(_is_same(origin, host) for host in asked)
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """Whether a page of that origin came from this host; some proxies pass a host on without its port."""
+    try:
+        page, asked = urlsplit(origin), urlsplit(f"//{host}")
+        port = page.port or DEFAULT_PORTS.get(page.scheme)
+        return page.hostname is not None and page.hostname == asked.hostname and asked.port in (None, port)
+    except ValueError:
+        return False
 
 
 def middleware(names: Container[str] | None) -> Middleware:

@@ -173,7 +173,11 @@ async def _prepare(dsn: str, cluster: Cluster | None, workers: int) -> int:
 
 
 def _without_password(dsn: str) -> str:
-    parts = urlsplit(dsn)
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        # Whoever connects says what is wrong with it.
+        return "PostgreSQL"
     return f"PostgreSQL at {parts.hostname or 'a local socket'}{parts.path}"
 
 
@@ -281,10 +285,10 @@ async def _watch(stop: asyncio.Event, workers: WorkersParent, cluster: Cluster |
         if cluster is None:
             continue
         try:
-            cluster.keep_log_short()
             if not cluster.is_running:
                 LOGGER.error("PostgreSQL ended and is restarted; clients keep what is not acknowledged")
                 await _unless(stop, cluster.start())
+            cluster.keep_log_short()
         except (ServerSetupError, OSError) as error:
             LOGGER.error("PostgreSQL did not come back: %s", error)
             await asyncio.sleep(RESTART_PAUSE_S)

@@ -130,7 +130,12 @@ def _numbers_first(
     values: Float64s, places: npt.NDArray[np.intp], starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp]
 ) -> None:
     """Where a NaN was taken for its bucket's extreme, the bucket's first number, which then is as infinite as any."""
-    for series, bucket in np.argwhere(np.isnan(np.take_along_axis(values, places, axis=1))):
+    taken = np.isnan(np.take_along_axis(values, places, axis=1))
+    if not taken.any():
+        return
+    # Mostly a bucket that has one has nothing else.
+    mixed = taken & (np.add.reduceat(~np.isnan(values), starts, axis=1, dtype=np.int64) > 0)
+    for series, bucket in np.argwhere(mixed):
         own = np.isnan(values[series, starts[bucket] : ends[bucket]])
         places[series, bucket] = starts[bucket] + np.argmin(own)
 

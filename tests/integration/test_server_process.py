@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -21,7 +22,7 @@ from stepstream_ingest import migrations
 from stepstream_ingest.errors import DatabaseTooNew, ServerSetupError
 from stepstream_ingest.migrations import migrate
 from stepstream_schema import batch, paths, sql
-from tests.integration.app import frame, metrics, start
+from tests.integration.app import RUN, frame, metrics, start
 from tests.servers import free_port
 
 
@@ -182,6 +183,13 @@ def test_who_goes_away_in_the_middle_is_counted_and_leaves_no_traceback(server_f
     server = server_factory("--workers", "1")
     sent = [("POST", paths.FRAMES), ("POST", "/v1/history"), ("POST", "/api/2.0/mlflow/runs/log-batch")]
     sent.append(("PUT", f"/api/2.0/mlflow-artifacts/artifacts/0/{'ab' * 16}/artifacts/x"))
+    assert post(server.url, frame(1, start()))["stored"] == 1
+    file = {"path": "y", "size": 100_000, "sha256": "ab" * 32, "logged_at_ms": 1}
+    asked = urllib.request.Request(
+        server.url + paths.run_artifacts(RUN) + "/uploads", json.dumps({"files": [file]}).encode()
+    )
+    with urllib.request.urlopen(asked) as response:
+        sent.append(("PUT", re.search(rf'"({paths.STORE}/[^"]+)"', response.read().decode())[1]))
     before = server.log.read_text()
     for method, path in sent:
         with socket.create_connection(("127.0.0.1", server.port)) as connection:

@@ -73,6 +73,7 @@ class Cluster:
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: Path | None = None
         self._log = directory.parent / "postgres.log"
+        self._log_is_stuck = False
 
     @property
     def dsn(self) -> str:
@@ -115,11 +116,25 @@ class Cluster:
         await self._wait_until_accepting()
 
     def keep_log_short(self) -> None:
-        """What PostgreSQL has said goes to `postgres.log.1` when it is much; what was there is forgotten."""
-        if self._log.exists() and self._log.stat().st_size > LOG_BYTES:
+        """What PostgreSQL has said goes to `postgres.log.1` when it is much; what was there is forgotten.
+
+        A disk that is full, on which it is forgotten at once, keeps nobody from anything else.
+        """
+        before = self._log.with_name("postgres.log.1")
+        try:
+            if not self._log.exists() or self._log.stat().st_size <= LOG_BYTES:
+                return
             # Copied and cut, not renamed: PostgreSQL goes on appending to the file that it has.
-            shutil.copyfile(self._log, self._log.with_name("postgres.log.1"))
+            try:
+                shutil.copyfile(self._log, before)
+            except OSError as error:
+                LOGGER.warning("what PostgreSQL has said is forgotten, as there is no place for more: %s", error)
+                before.unlink(missing_ok=True)
             os.truncate(self._log, 0)
+        except OSError as error:
+            if not self._log_is_stuck:
+                LOGGER.warning("%s cannot be kept short: %s", self._log, error)
+            self._log_is_stuck = True
 
     def _launch(self, command: list[str]) -> None:
         self.keep_log_short()

@@ -46,7 +46,7 @@ def explained(named: str) -> Iterator[None]:
         # Not what it says: that may be a piece of the password.
         raise ServerSetupError(
             "--database-url cannot be read: after the host comes a port from 1 to 65535, and what is special in a "
-            "user's name or password, such as / @ : # and %, is written as %2F %40 %3A %23 %25"
+            "user's name or password, such as / @ : # [ ] and %, is written as %2F %40 %3A %23 %5B %5D %25"
         ) from None
     except (asyncpg.PostgresError, NotStorable) as error:
         raise ServerSetupError(

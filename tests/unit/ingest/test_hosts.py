@@ -3,6 +3,7 @@
 import pytest
 
 from stepstream_ingest import config
+from stepstream_ingest.errors import ServerSetupError
 from stepstream_ingest.hosts import is_foreign, is_known
 from tests.unit.ingest.test_small import parsed
 
@@ -39,6 +40,13 @@ def test_a_name_that_is_allowed_is_known_whatever_its_port():
         ({"Host": "h:1", "Origin": "https://evil.example"}, True),
         ({"Host": "h:1", "Origin": "null"}, True),
         ({"Host": "inner:1", "X-Forwarded-Host": "h", "Origin": "https://h"}, False),
+        ({"Host": "inner:1", "X-Forwarded-Host": "h, proxy", "Origin": "https://h"}, False),
+        ({"Host": "h", "Origin": "http://h:8080"}, False),
+        ({"Host": "h:80", "Origin": "http://h"}, False),
+        ({"Host": "h:443", "Origin": "http://h"}, True),
+        ({"Host": "h:1", "Origin": "http://h:2"}, True),
+        ({"Host": "h:1", "Origin": "http://h:x"}, True),
+        ({"Host": "", "Origin": "file:///page"}, True),
     ],
 )
 def test_a_page_of_another_origin_is_foreign_and_what_is_no_browser_is_not(headers, foreign):
@@ -57,3 +65,9 @@ def test_a_page_of_another_origin_is_foreign_and_what_is_no_browser_is_not(heade
 )
 def test_without_a_token_on_this_machine_alone_no_other_name_is_taken(arguments, environ, names):
     assert config.load(parsed(*arguments), environ).allowed_hosts == names
+
+
+@pytest.mark.parametrize("name", ["tracker.example:5150", "*.example", "https://tracker.example", "[::1]"])
+def test_what_would_never_match_is_refused(name):
+    with pytest.raises(ServerSetupError, match="without port"):
+        config.load(parsed("--allowed-hosts", f"good.example,{name}"), {})

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -83,6 +84,25 @@ def test_what_postgresql_says_is_cut_in_the_file_that_it_appends_to(tmp_path, mo
     assert b"\0" not in kept
 
 
+def test_a_full_disk_keeps_postgresql_from_nothing(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(clusters, "LOG_BYTES", 100)
+    subject = Cluster(tmp_path / "postgres", binaries=None)
+    (tmp_path / "postgres.log").write_bytes(b"x" * 101)
+
+    def full(*_: object) -> None:
+        """A fake, as a full disk is hard to have."""
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    subject.keep_log_short()
+    assert (tmp_path / "postgres.log").read_bytes() == b""
+    (tmp_path / "postgres.log").write_bytes(b"x" * 101)
+    monkeypatch.setattr(os, "truncate", full)
+    for _ in range(3):
+        subject.keep_log_short()
+    assert caplog.text.count("cannot be kept short") == 1
+
+
 async def test_a_server_that_is_told_to_stop_does_not_wait_for_postgresql_to_recover(tmp_path, monkeypatch):
     stopped = []
 
@@ -104,11 +124,14 @@ async def test_a_server_that_is_told_to_stop_does_not_wait_for_postgresql_to_rec
     assert len(stopped) == 1
 
 
-@pytest.mark.parametrize("url", ["postgresql://me:hid/den@127.0.0.1/x", "postgresql://me:hidden@127.0.0.1:99999/x"])
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:hid/den@127.0.0.1/x", "postgresql://me:hidden@127.0.0.1:99999/x", "postgresql://me:hid[den@h/x"],
+)
 async def test_a_database_url_that_cannot_be_read_is_said_without_its_password(url):
     with pytest.raises(ServerSetupError, match="%2F") as caught, given.explained("PostgreSQL"):
         await given.check(url, 1)
-    assert "hid" not in str(caught.value)
+    assert "hid" not in str(caught.value) + supervisor._without_password(url)
 
 
 async def test_a_user_who_may_make_no_tables_is_told_so(cluster, empty_database_url):

@@ -32,6 +32,7 @@ from stepstream_ingest.artifacts.stores.store import (
     Part,
     Seen,
     Signed,
+    StoreAway,
     StoreRefused,
     away,
 )
@@ -164,6 +165,10 @@ class DirectoryStore:
             with away(OSError):
                 await self._fill(incoming, permit, body)
                 await asyncio.to_thread(self._place, incoming, permit)
+        except StoreAway as error:
+            if isinstance(error.__cause__, ConnectionError):
+                raise error.__cause__ from None  # no disk says that: it is whoever sends the body who has gone
+            raise
         finally:
             incoming.unlink(missing_ok=True)
 
