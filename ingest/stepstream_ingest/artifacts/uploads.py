@@ -35,7 +35,7 @@ AT_ONCE: Final = 32
 CARRIED_AT_ONCE: Final = 4
 """Large bodies that one worker carries to the store itself, each with one part in memory, and for the moment in which
 that is put together with two: 64 to 128 MiB."""
-CLOSE_S: Final = 5.0
+CLOSE_S: Final = 3.0
 """For what is cut short when the server stops: what is not removed by then is garbage."""
 SIGNED_AT_A_TIME: Final = 16
 """Signing takes a millisecond of the event loop each: after so many, others have a turn."""
