@@ -67,6 +67,9 @@ async def _recreate(dsn: str, name: str) -> None:
 class Process:
     """A server process: started, waited for, and ended together with its children."""
 
+    asked = "/health"
+    """What is answered by 200 once it may be sent requests."""
+
     def __init__(self, command: Sequence[str], url: str, log: Path, environment: dict[str, str] | None = None) -> None:
         self.url = url
         self._command, self._log, self._environment = command, log, environment
@@ -129,7 +132,7 @@ class Process:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(self.url + "/ready", timeout=2) as response:
+            with urllib.request.urlopen(self.url + self.asked, timeout=2) as response:
                 return int(response.status) == 200
         except OSError:
             return False
@@ -137,6 +140,8 @@ class Process:
 
 class BenchmarkServer(Process):
     """A `stepstream server`, on the given database or on one of its own."""
+
+    asked = "/ready"
 
     def __init__(
         self, directory: Path, database_url: str | None = None, workers: int | None = None, *options: str
