@@ -29,7 +29,8 @@ class Noted:
         """It lies in the spool, so that others can send what it lists."""
         self.is_kept = False
         """Some of it may be sent later, by `stepstream sync`."""
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may end the run while this very thread leaves it.
+        self._lock = threading.RLock()
         self._is_left = False
 
     def forget(self) -> None:
@@ -46,9 +47,15 @@ class Noted:
     def leave(self) -> None:
         """This process will not send it. Raises OSError."""
         with self._lock:
-            if not self._is_left:
+            if self._is_left:
+                return
+            try:
                 pending.leave(self._note)
-                self._is_left = True
+            except FileNotFoundError:
+                # A signal handler has done it meanwhile, by way of the same draft.
+                if not self._is_left:
+                    raise
+            self._is_left = True
 
 
 def _version(sent: Path) -> Version | None:

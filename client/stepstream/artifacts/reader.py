@@ -24,7 +24,8 @@ class Reader:
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._stopped = threading.Event()
+        # No Event: a signal handler may end the run while this very thread sets it, and would wait for its lock.
+        self._stopped = False
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     async def run(self, job: Callable[[], Found]) -> Found:
@@ -48,12 +49,12 @@ class Reader:
 
     def go_on(self) -> None:
         """Raise ReaderStopped where nobody waits any more; long jobs ask in between."""
-        if self._stopped.is_set():
+        if self._stopped:
             raise ReaderStopped
 
     def stop(self) -> None:
         """End after the job under way."""
-        self._stopped.set()
+        self._stopped = True
         self._jobs.put(None)
 
     def __enter__(self) -> "Reader":
