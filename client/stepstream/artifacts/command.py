@@ -79,14 +79,16 @@ def _put(arguments: argparse.Namespace) -> int:
         bar.show(handle.bytes_sent, max(handle.bytes_total, handle.bytes_sent))
         time.sleep(POLL_S)
     bar.close()
-    left = uploader.left()
     uploader.stop()
-    for error in handle.errors:
+    left, unsaved = uploader.left(), uploader.unsaved()
+    for error in (*handle.errors, *unsaved):
         print(f"not stored: {error}", file=sys.stderr)
     if left:
         print(f"{len(left)} files could not be sent in time; stepstream sync sends them later", file=sys.stderr)
-    print(f"{handle.files - handle.files_left - len(handle.errors)} files are stored")
-    return 1 if left or handle.errors else 0
+    if unsaved:
+        print(f"{len(unsaved)} files could neither be sent nor noted in the spool; put them again", file=sys.stderr)
+    print(f"{handle.files_stored} files are stored")
+    return 1 if left or unsaved or handle.errors else 0
 
 
 def _remove(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ class Upload:
         """As far as it is known."""
         self.moved = 0
         """Grows as long as something is done for it: bytes that were read, or sent further than before, and files."""
+        self.files_stored = 0
         self.rewritten = 0
         """Files that were written to after they were logged: their later state is stored."""
         self._errors = list(refused)
@@ -62,7 +63,9 @@ class Upload:
     def settle(self, error: str | None = None) -> bool:
         """One file is stored, or will never be; whether it was the last."""
         with self._lock:
-            if error is not None:
+            if error is None:
+                self.files_stored += 1
+            else:
                 self._errors.append(error)
             self._left -= 1
             self.moved += 1

@@ -45,6 +45,7 @@ class ArtifactServer:
         app.router.add_post("/v1/runs/{run}/artifacts/uploads", self._faulty("announce", self._announce))
         app.router.add_post("/v1/artifacts/uploads/complete", self._faulty("complete", self._complete))
         app.router.add_post("/v1/artifacts/uploads/{id}/parts", self._faulty("sign", self._sign))
+        app.router.add_get("/v1/runs/{run}", self._run)
         app.router.add_get("/v1/runs/{run}/artifacts", self._faulty("list", self._list))
         app.router.add_post("/v1/runs/{run}/artifacts/urls", self._faulty("urls", self._urls))
         app.router.add_get("/get/{id}", self._faulty("get", self._get))
@@ -69,6 +70,9 @@ class ArtifactServer:
             return answer
 
         return handler
+
+    async def _run(self, request: web.Request) -> web.Response:
+        return web.json_response({"run": {}})
 
     async def _announce(self, request: web.Request) -> web.Response:
         said = (await request.json())["files"]
