@@ -20,7 +20,7 @@ from stepstream_schema import limits, paths
 
 RANGES_AT_ONCE: Final = 4
 PATIENCE_TRIES: Final = 8
-"""In a row, with backoff: about half a minute."""
+"""In a row, of one request, with backoff: about half a minute."""
 VERSION_TRIES: Final = 8
 """Of a file that is logged anew while it is being fetched; it then begins anew."""
 
@@ -62,7 +62,6 @@ class Arriving:
         self._remote, self._run_id, self._path, self._target = remote, run_id, path, target
         self._progress = progress
         self._done: set[int] = set()
-        self._backoff = Backoff(lambda low, high: (low + high) / 2)
 
     async def fetch(self) -> None:
         """Until it is whole. Raises ArtifactError."""
@@ -161,20 +160,19 @@ class Arriving:
         return found
 
     async def _patiently(self, attempt: Callable[[], Any]) -> Any:
+        # Its own: ranges side by side meet the same trouble, which must not count once for each of them.
+        backoff = Backoff(lambda low, high: (low + high) / 2)
         while True:
             try:
-                result = await attempt()
+                return await attempt()
             except Unavailable as error:
-                if self._backoff.failures >= PATIENCE_TRIES:
+                if backoff.failures >= PATIENCE_TRIES:
                     raise ArtifactError(
                         f"{self._path} cannot be fetched now ({error}); what has arrived is kept, ask again"
                     ) from error
-                await asyncio.sleep(self._backoff.failed(error.retry_after_s))
+                await asyncio.sleep(backoff.failed(error.retry_after_s))
             except (Rejected, Refused) as error:
                 raise ArtifactError(f"{self._path} cannot be fetched: {error}") from error
-            else:
-                self._backoff.succeeded()
-                return result
 
     def _resumable(self, place: Scratch, version: Version) -> set[int]:
         if place.state is None:

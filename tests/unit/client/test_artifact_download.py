@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from stepstream import settings
+from stepstream import backoff, settings
 from stepstream.artifacts import arriving
 from stepstream.artifacts.download import download
 from stepstream.errors import ArtifactError
@@ -115,6 +115,22 @@ def test_what_has_arrived_is_gone_on_with_and_what_killed_ones_left_is_removed(s
     assert server.asked.count("get") - asked == 2, "the first part was there"
     assert (place / "large").read_bytes() == server.files["large"]
     assert [path.name for path in place.iterdir()] == ["large"]
+
+
+def test_ranges_that_meet_the_same_trouble_side_by_side_are_each_as_patient_as_one(
+    server, loaded, tmp_path, monkeypatch
+):
+    for name in ("FIRST_S", "MAX_S"):
+        monkeypatch.setattr(backoff, name, 0.02)
+    at_once = arriving.RANGES_AT_ONCE
+    server.files = {"large": os.urandom(at_once * limits.PART_BYTES)}
+    away = 3 * at_once
+    assert away > arriving.PATIENCE_TRIES + 1
+    asked = itertools.count(1)
+    server.fault = lambda what: AWAY if what == "get" and next(asked) <= away else None
+    download(loaded, RUN, "", tmp_path / "down")
+    assert server.asked.count("get") == away + at_once
+    assert (tmp_path / "down" / "large").read_bytes() == server.files["large"]
 
 
 GONE = web.Response(status=403, body=b"<Code>ExpiredToken</Code>")
