@@ -49,14 +49,25 @@ class _Lane:
 
 
 class Carrier:
-    """Law: what was taken is told as ended once, unless the thread is stopped before. Safe to use from any thread."""
+    """Law: what was taken is told as ended once, unless the thread is stopped before. Safe to use from any thread.
 
-    def __init__(self, settings: Settings, run_id: str, rank: int | None, notices: Notices, ended: Ended) -> None:
+    The thread tells of its own end, too: what is left is then in nobody's hands.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        run_id: str,
+        rank: int | None,
+        notices: Notices,
+        ended: Ended,
+        over: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._run_id = run_id
         self._rank = rank
         self._notices = notices
-        self._ended = ended
+        self._ended, self._over = ended, over
         self._backoff = Backoff(random.SystemRandom().uniform)
         self._small, self._large, self._streams = _Lane(FILES_AT_ONCE), _Lane(LARGE_AT_ONCE), _Lane(STREAMS_AT_ONCE)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -106,6 +117,11 @@ class Carrier:
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout_s)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no thread, or none any more."""
+        return self._thread is None or not self._thread.is_alive()
+
     def _tell(self, what: Callable[[], None]) -> None:
         """The thread's loop, if it runs."""
         loop = self._loop
@@ -130,6 +146,8 @@ class Carrier:
             return
         except Exception as error:  # noqa: BLE001 - a thread's last words; what is left is noted
             self._notices.once("artifacts", f"uploading ended: {error!r}; what is left: stepstream sync")
+        finally:
+            self._over()
 
     async def _main(self) -> None:
         assert self._readers is not None

@@ -80,7 +80,8 @@ class FileSource:
     def __init__(self, path: Path, descriptor: int | None = None, logged: Version | None = None) -> None:
         """`logged`: as it was when it was logged, where that was not just now."""
         self.path = path
-        self._descriptor = descriptor
+        self._descriptors = [] if descriptor is None else [descriptor]
+        """One, until it is closed."""
         self._expected: Version | None = None
         self._crcs: tuple[int, ...] = ()
         """Of the parts, as the whole was hashed: reading a part once more for its checksum costs more than the sum."""
@@ -155,8 +156,9 @@ class FileSource:
     def opened(self) -> Iterator[int]:
         """A descriptor to read from, while it is what was hashed. Raises SourceChanged, OSError."""
         self.check()
-        if self._descriptor is not None:
-            yield self._descriptor
+        held = self._descriptor
+        if held is not None:
+            yield held
             return
         descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
@@ -165,12 +167,16 @@ class FileSource:
             os.close(descriptor)
 
     def close(self) -> bool:
-        """Let go of the descriptor; whether there was one."""
-        if self._descriptor is None:
+        """Let go of the descriptor; whether there was one. Once, whichever threads and signal handlers do so."""
+        try:
+            os.close(self._descriptors.pop())
+        except IndexError:
             return False
-        os.close(self._descriptor)
-        self._descriptor = None
         return True
+
+    @property
+    def _descriptor(self) -> int | None:
+        return next(iter(self._descriptors), None)
 
     def _version(self) -> Version:
         return Version.of(self._stat())
@@ -182,7 +188,8 @@ class FileSource:
             return None
 
     def _stat(self) -> os.stat_result:
-        return os.stat(self.path) if self._descriptor is None else os.fstat(self._descriptor)
+        held = self._descriptor
+        return os.stat(self.path) if held is None else os.fstat(held)
 
     def _read(self, length: int, start: int = 0) -> Iterator[tuple[int, memoryview]]:
         """Bytes read so far and the last of them, which are overwritten by the next; ends early where the file does."""

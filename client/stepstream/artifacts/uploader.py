@@ -46,7 +46,7 @@ class Uploader:
         self._open_files = 0
         self._last_ms = 0
         self._notes = Notes(settings, run_id, rank, notices)
-        self._carrier = Carrier(settings, run_id, rank, notices, self._ended)
+        self._carrier = Carrier(settings, run_id, rank, notices, self._ended, self._let_go)
         self._stopping = False
         self._handles = Handles()
         self._memory = Memory(settings.buffer_bytes)
@@ -175,6 +175,9 @@ class Uploader:
             self._stopping = True
         self._carrier.stop(timeout_s)
         self._leave_the_rest()
+        if self._carrier.is_over:
+            # It has let go of what it had; there is more where it ended by itself before that was logged.
+            self._let_go()
 
     def _leave_the_rest(self) -> None:
         """To `stepstream sync`, at once: this process may live on for days, and its thread for a while."""
@@ -185,6 +188,16 @@ class Uploader:
                 noted.leave()
             except OSError as error:
                 self._notices.once("artifact note", f"{error}: what is left can be sent once this process has ended")
+
+    def _let_go(self) -> None:
+        """Nobody sends what is left: neither this process nor others that live on need hold its descriptors.
+
+        A thread that reads may still do so, for a moment and for nobody.
+        """
+        with self._lock:
+            left = list(self._left)
+        for item in left:
+            self._close(item)
 
     def _put(
         self,
