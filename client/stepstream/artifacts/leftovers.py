@@ -29,9 +29,16 @@ def find(spool_dir: Path, *, everything: bool) -> Iterator[PendingCall]:
     for call in pending.read_all(pending.folder(spool_dir)):
         dead = call.owner is None or process.is_dead(call.owner, here)
         if dead is None:
-            dead = everything and time.time() - call.note.stat().st_mtime > FOREIGN_QUIET_S
+            dead = everything and _quiet_s(call.note) > FOREIGN_QUIET_S
         if dead:
             yield call
+
+
+def _quiet_s(note: Path) -> float:
+    try:
+        return time.time() - note.stat().st_mtime
+    except OSError:
+        return 0.0  # another has sent it meanwhile, and removed it
 
 
 async def deliver(call: PendingCall, tracking_uri: str, token: str | None) -> tuple[int, list[str]]:
@@ -62,7 +69,8 @@ async def deliver(call: PendingCall, tracking_uri: str, token: str | None) -> tu
 
 def _settle(call: PendingCall, stored: Sequence[PendingFile]) -> None:
     # What is gone cannot be sent later either; the note keeps all else.
-    left = [file for file in call.files if file not in stored and Path(file.local).exists()]
+    done = set(stored)
+    left = [file for file in call.files if file not in done and Path(file.local).exists()]
     if left:
         pending.rewrite(call, left)
         pending.forget_files(stored)
