@@ -81,13 +81,22 @@ class Carrier:
         """How often everything had to wait; files that meet the same trouble count it once."""
 
     def start(self, *, with_streams: bool) -> None:
-        """The thread, unless it runs; by one caller at a time."""
+        """The thread, unless it runs; by one caller at a time. Raises RuntimeError where the system gives none."""
         if self._readers is None:
-            self._readers = Readers()
-            self._thread = threading.Thread(target=self._run, name="stepstream-artifacts", daemon=True)
-            self._thread.start()
+            self._begin()
+        assert self._readers is not None
         if with_streams:
             self._readers.open_streams()
+
+    def _begin(self) -> None:
+        self._readers = Readers()
+        self._thread = threading.Thread(target=self._run, name="stepstream-artifacts", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._readers.stop()
+            self._readers = self._thread = None
+            raise
 
     def take(self, items: Sequence[Item]) -> None:
         """Carry these, too."""

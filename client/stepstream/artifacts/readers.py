@@ -13,17 +13,18 @@ class Readers:
     """The threads that read: a small file does not wait until a large one is hashed, nor any file for a stream."""
 
     def __init__(self) -> None:
-        self.small = Reader("stepstream-hash")
-        self.large = Reader("stepstream-hash-large")
+        """Raises RuntimeError where the system gives no threads."""
+        self._all = _started("stepstream-hash", "stepstream-hash-large")
+        self.small, self.large = self._all
         self.streams: list[Reader] = []
         """Those that are free."""
-        self._all = [self.small, self.large]
 
     def open_streams(self) -> None:
-        """From now on there may be streams."""
+        """From now on there may be streams. Raises RuntimeError where the system gives no threads."""
         if len(self._all) == 2:
-            self.streams += [Reader("stepstream-stream") for _ in range(STREAMS_AT_ONCE)]
-            self._all += self.streams
+            more = _started(*["stepstream-stream"] * STREAMS_AT_ONCE)
+            self.streams += more
+            self._all += more
 
     def __enter__(self) -> "Readers":
         return self
@@ -37,3 +38,16 @@ class Readers:
         """End them."""
         for reader in self._all:
             reader.stop()
+
+
+def _started(*names: str) -> list[Reader]:
+    """All, or none. Raises RuntimeError."""
+    started: list[Reader] = []
+    try:
+        for name in names:
+            started.append(Reader(name))  # noqa: PERF401 - those before one that fails are to be stopped
+    except RuntimeError:
+        for reader in started:
+            reader.stop()
+        raise
+    return started

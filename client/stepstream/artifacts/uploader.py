@@ -212,18 +212,20 @@ class Uploader:
             self._notices.once("artifact refused", f"a file was not logged: {reason}; see the upload's errors")
         noted = self._notes.write(files, logged_at_ms, kept_bytes=kept_bytes)
         items = []
-        for file in noted.files:
-            source = FileSource(Path(file.local), self._descriptor(Path(file.local)), file.version)
-            item = self._item(file.path, source, handle, file.content_type, file.logged_at_ms)
-            item.waits_for = noted
-            items.append(item)
         try:
-            self._take(items, handle)
-        except ArtifactError:
+            for file in noted.files:
+                source = FileSource(Path(file.local), self._descriptor(Path(file.local)), file.version)
+                item = self._item(file.path, source, handle, file.content_type, file.logged_at_ms)
+                item.waits_for = noted
+                items.append(item)
+            self._register(items, handle)
+        except BaseException:
+            # It is not logged, and whoever logs it again must not find what is left of this try.
             for item in items:
                 self._close(item)
-            noted.forget()
+            self._forget(noted)
             raise
+        self._carrier.take(items)
         return handle
 
     def _now_ms(self) -> int:
@@ -266,14 +268,33 @@ class Uploader:
                 self._open_files -= 1
 
     def _take(self, items: Sequence[Item], handle: Upload) -> None:
+        try:
+            self._register(items, handle)
+        except BaseException:
+            self._memory.ended(handle)
+            self._streamed.ended(handle)
+            raise
+        self._carrier.take(items)
+
+    def _register(self, items: Sequence[Item], handle: Upload) -> None:
+        """From now on they end, or are left. Raises ArtifactError, and they are none of ours."""
         with self._lock:
+            if items and not self._stopping:
+                self._start_carrier(items, handle)
+            # Only now: a signal handler may have ended the run meanwhile.
             if self._stopping:
                 raise ArtifactError(f"{handle.path} is not sent: the run is finished")
             self._handles.add(handle)
             self._left.update(dict.fromkeys(items))
-            if items:
-                self._carrier.start(with_streams=not all(isinstance(item.source, FileSource) for item in items))
-        self._carrier.take(items)
+
+    def _start_carrier(self, items: Sequence[Item], handle: Upload) -> None:
+        try:
+            self._carrier.start(with_streams=not all(isinstance(item.source, FileSource) for item in items))
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{handle.path} is not logged: the system gives no thread that sends it ({error}); let this process "
+                "have more (ulimit -u, the limits of its container), and log it again"
+            ) from error
 
     def _ended(self, item: Item, error: str | None, *, keep: bool = False) -> None:
         """It is stored, or will not be by this process; with `keep` somebody may send it later."""

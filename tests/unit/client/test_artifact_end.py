@@ -1,7 +1,9 @@
-"""What a run that has ended still holds: nothing, whether or not its files were sent."""
+"""What a run that has ended still holds, and a call that has failed: nothing, whether or not files were sent."""
 
+import io
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from aiohttp import web
 from stepstream import settings
 from stepstream.artifacts import remote
 from stepstream.artifacts.uploader import Uploader
+from stepstream.errors import ArtifactError
 from stepstream.notices import Notices
 from tests.unit.client.artifact_server import ArtifactServer, running
 
@@ -86,3 +89,61 @@ def test_what_is_logged_once_the_thread_has_failed_is_let_go_of_at_the_end(serve
     made.stop()
     assert descriptors(tmp_path) == 0
     assert made.left() == ("a", "b")
+
+
+def threads_since(before: list[threading.Thread]) -> list[str]:
+    """Those that read and send; who was told to end has a moment for it."""
+    until = time.monotonic() + 30
+    while True:
+        found = [one.name for one in threading.enumerate() if one not in before and one.name.startswith("stepstream-")]
+        if not found or time.monotonic() > until:
+            return found
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("refused", ["stepstream-hash", "stepstream-hash-large", "stepstream-artifacts"])
+def test_a_system_that_gives_no_thread_is_said_and_nothing_stays_of_that_call(server, made, tmp_path, refused):
+    start, before = threading.Thread.start, threading.enumerate()
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == refused:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        for _ in range(2):
+            with pytest.raises(ArtifactError, match=r"no thread that sends it \(can't start new thread\)"):
+                made.put_bytes(b"x", "a")
+        with pytest.raises(ArtifactError, match="no thread"):
+            made.put_stream(io.BytesIO(bytes(2 * 2**20)), "stream")
+    assert threads_since(before) == []
+    assert (descriptors(tmp_path), made._open_files, made._notes.held, made._streamed.held) == (0, 0, 0, 0)
+    assert list((tmp_path / "spool" / "artifacts").iterdir()) == []
+    assert made.left() == ()
+    assert made.finish(timeout_s=60, still_s=30), "what raised is not waited for"
+    assert made.put_bytes(b"y", "b").wait(60)
+    assert server.files == {"b": b"y"}
+
+
+def test_streams_that_get_no_thread_concern_no_other_file(server, made):
+    start, given = threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == "stepstream-stream":
+            given.append(thread)
+            if len(given) == 2:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    body = os.urandom(2 * 2**20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        with pytest.raises(ArtifactError, match="no thread"):
+            made.put_stream(io.BytesIO(body), "stream")
+        assert made.put_bytes(b"x", "a").wait(60)
+    given[0].join(30)
+    assert not given[0].is_alive(), "one alone is of no use"
+    assert made.put_stream(io.BytesIO(body), "stream").wait(60)
+    assert made.finish(timeout_s=60, still_s=30)
+    assert server.files == {"a": b"x", "stream": body}
