@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from stepstream import settings
+from stepstream.artifacts import tree
 from stepstream.artifacts.download import download
 from stepstream.artifacts.uploader import Uploader
 from stepstream.errors import ArtifactError
@@ -69,7 +70,7 @@ def _put(arguments: argparse.Namespace) -> int:
     Server(loaded).get(paths.run(arguments.run_id))
     uploader = Uploader(loaded, arguments.run_id, None, Notices())
     local: Path = arguments.local
-    if local.is_dir():
+    if tree.is_directory(local):
         handle = uploader.put_directory(local, arguments.path)
     else:
         handle = uploader.put_file(local, arguments.path)

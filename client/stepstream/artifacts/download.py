@@ -30,8 +30,9 @@ def download(settings: Settings, run_id: str, path: str, destination: Path) -> P
 
     def work() -> None:
         try:
-            destination.mkdir(parents=True, exist_ok=True)
-            result.append(asyncio.run(_download(settings, run_id, path, destination)))
+            _make(destination)
+            with asyncio.Runner() as runner:
+                result.append(runner.run(_download(settings, run_id, path, destination)))
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
             result.append(error)
 
@@ -39,9 +40,24 @@ def download(settings: Settings, run_id: str, path: str, destination: Path) -> P
     thread = threading.Thread(target=work, name="stepstream-download", daemon=True)
     thread.start()
     thread.join()
+    if isinstance(result[0], OSError):
+        # As where there are no descriptors left for an event loop.
+        raise ArtifactError(f"artifacts of run {run_id} cannot be fetched: {result[0]}") from result[0]
     if isinstance(result[0], BaseException):
         raise result[0]
     return result[0]
+
+
+def _make(destination: Path) -> None:
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ArtifactError(
+            f"{destination} cannot be made: {error.filename} is in the way, or a part of its path; fetch to another "
+            "place"
+        ) from error
+    except OSError as error:
+        raise ArtifactError(f"{destination} cannot be made: {error.strerror or error}") from error
 
 
 async def _download(settings: Settings, run_id: str, path: str, destination: Path) -> Path:
@@ -131,6 +147,10 @@ def _target(destination: Path, path: str) -> Path:
     with contextlib.suppress(OSError):
         if not Path(os.path.realpath(target.parent)).is_relative_to(os.path.realpath(destination)):
             raise ArtifactError(f"{target} would be written outside of {destination}: a link leads there")
-    if target.is_symlink():
+    try:
+        is_link = target.is_symlink()
+    except OSError as error:
+        raise ArtifactError(f"{target} cannot be written: {error.strerror or error}") from error
+    if is_link:
         raise ArtifactError(f"{target} is a link; it is not written through")
     return target

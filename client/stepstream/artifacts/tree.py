@@ -5,6 +5,7 @@ import mimetypes
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -40,7 +41,7 @@ def files_below(root: Path, directory: str | None) -> tuple[list[LocalFile], lis
     to what nobody meant to log, so is one to a directory that it lies in, which would never end, and so is one that
     leads nowhere.
     """
-    if not root.is_dir():
+    if not is_directory(root):
         raise ArtifactError(f"{root} is no directory; log_artifact takes single files")
     found: list[LocalFile] = []
     refused: list[str] = []
@@ -50,6 +51,26 @@ def files_below(root: Path, directory: str | None) -> tuple[list[LocalFile], lis
         except ArtifactError as error:
             refused.append(str(error))
     return found, refused
+
+
+def is_file(local: Path) -> bool:
+    """Whether it is a regular file, or leads to one. Raises ArtifactError where nobody can tell."""
+    with _looking_at(local):
+        return local.is_file()
+
+
+def is_directory(local: Path) -> bool:
+    """Whether it is a directory, or leads to one. Raises ArtifactError where nobody can tell."""
+    with _looking_at(local):
+        return local.is_dir()
+
+
+@contextmanager
+def _looking_at(local: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(f"{local} cannot be read: {error.strerror or error}") from error
 
 
 def content_type(path: str) -> str:

@@ -57,7 +57,7 @@ class Uploader:
     def put_file(self, local: Path, directory: str | None) -> Upload:
         """One file. Raises ArtifactError."""
         logged_at_ms = self._now_ms()
-        if not local.is_file():
+        if not tree.is_file(local):
             raise ArtifactError(f"{local} is no file; log_artifacts takes directories")
         path = tree.joined(directory, local.name)
         if self._is_full:

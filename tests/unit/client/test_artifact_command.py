@@ -51,3 +51,9 @@ def test_only_what_is_stored_is_counted_as_stored(server, tmp_path, capsys):
     assert said.err.count("not stored: ") == 3
     assert said.out.splitlines()[-1] == "1 files are stored"
     assert server.files == {"good": b"x"}
+
+
+@pytest.mark.usefixtures("server")
+def test_a_name_that_is_too_long_is_said_without_a_traceback(capsys):
+    assert main(["artifacts", "put", RUN, "a" * 300]) == 1
+    assert "cannot be read: File name too long" in capsys.readouterr().err

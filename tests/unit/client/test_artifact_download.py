@@ -1,5 +1,7 @@
 """What is downloaded, where several do so at once and where files change meanwhile."""
 
+import asyncio
+import errno
 import itertools
 import os
 import subprocess
@@ -219,3 +221,34 @@ def test_a_directory_that_lies_where_a_file_goes_is_said_with_its_name(server, l
     with pytest.raises(ArtifactError, match=r"down/b/c cannot be written: .*down/b"):
         download(loaded, RUN, "", tmp_path / "down")
     assert sorted(path.name for path in (tmp_path / "down").iterdir()) == ["a", "b"]
+
+
+def test_a_place_that_cannot_be_made_is_said_with_what_is_in_the_way(server, loaded, tmp_path):
+    server.files = {"a": b"x"}
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ArtifactError, match=r"cannot be made: .* is in the way"):
+            download(loaded, RUN, "", place)
+    with pytest.raises(ArtifactError, match="cannot be made: File name too long"):
+        download(loaded, RUN, "", tmp_path / ("a" * 300))
+
+
+def test_a_process_without_descriptors_is_told_so(server, loaded, tmp_path, monkeypatch):
+    def none_left(_: asyncio.Runner) -> asyncio.Runner:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(asyncio.Runner, "__enter__", none_left)
+    with pytest.raises(ArtifactError, match=r"cannot be fetched: .*Too many open files"):
+        download(loaded, RUN, "", tmp_path)
+
+
+def test_a_target_that_cannot_be_looked_at_is_said_with_its_name(server, loaded, tmp_path):
+    server.files = {"a": b"x"}
+
+    def stale(path: Path) -> bool:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "is_symlink", stale)
+        with pytest.raises(ArtifactError, match="a cannot be written: Stale file handle"):
+            download(loaded, RUN, "", tmp_path)

@@ -147,3 +147,9 @@ def test_streams_that_get_no_thread_concern_no_other_file(server, made):
     assert made.put_stream(io.BytesIO(body), "stream").wait(60)
     assert made.finish(timeout_s=60, still_s=30)
     assert server.files == {"a": b"x", "stream": body}
+
+
+def test_a_name_that_is_too_long_is_said_as_what_cannot_be_logged(made, tmp_path):
+    for put in (made.put_file, made.put_directory):
+        with pytest.raises(ArtifactError, match="File name too long"):
+            put(tmp_path / ("a" * 300), None)

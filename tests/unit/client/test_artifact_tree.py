@@ -131,3 +131,15 @@ def test_what_may_be_listed_and_not_looked_at_is_told(tmp_path, monkeypatch):
     found, refused = paths(root)
     assert found == ["open"]
     assert refused == [f"{root / 'listed' / 'file'} cannot be read: Permission denied"]
+
+
+def test_what_cannot_even_be_looked_at_is_said_as_such(tmp_path):
+    too_long = tmp_path / ("a" * 300)
+    for look in (tree.is_file, tree.is_directory):
+        with pytest.raises(ArtifactError, match="cannot be read: File name too long"):
+            look(too_long)
+    with pytest.raises(ArtifactError, match="cannot be read: File name too long"):
+        files_below(too_long, None)
+    (tmp_path / "file").write_text("x")
+    assert (tree.is_file(tmp_path / "file"), tree.is_directory(tmp_path / "file")) == (True, False)
+    assert (tree.is_file(tmp_path / "none"), tree.is_directory(tmp_path)) == (False, True)
