@@ -31,23 +31,25 @@ class Noted:
         """Some of it may be sent later, by `stepstream sync`."""
         # Reentrant: a signal handler may end the run while this very thread leaves it.
         self._lock = threading.RLock()
-        self._is_left = False
+        self._is_left = self._is_gone = False
 
     def forget(self) -> None:
         """Every file of it is settled. Raises OSError."""
-        if self.is_kept:
+        if self.is_kept and self.is_written:
             self.leave()
             return
         with self._lock:
             # Once it is left somebody may be reading its copies: who does finds them stored, and removes them.
-            if not self._is_left:
-                pending.forget(self._note, self.files)
-                self._gone()
+            if self._is_left or self._is_gone:
+                return
+            self._is_gone = True
+            pending.forget(self._note, self.files)
+            self._gone()
 
     def leave(self) -> None:
         """This process will not send it. Raises OSError."""
         with self._lock:
-            if self._is_left:
+            if self._is_left or not self.is_written:
                 return
             try:
                 pending.leave(self._note)

@@ -163,5 +163,11 @@ def text(call: PendingCall) -> str:
 def replace_note(note: Path, said: str) -> None:
     """Write it, whole or not at all. Raises OSError."""
     draft = note.with_suffix(".draft")
-    draft.write_text(said)
-    draft.replace(note)
+    try:
+        draft.write_text(said)
+        draft.replace(note)
+    except OSError:
+        # A full disk takes an empty file, and one for each call.
+        with contextlib.suppress(OSError):  # the same trouble, which is told
+            draft.unlink(missing_ok=True)
+        raise

@@ -190,7 +190,7 @@ class Uploader:
                 self._notices.once("artifact note", f"{error}: what is left can be sent once this process has ended")
 
     def _let_go(self) -> None:
-        """Nobody sends what is left: neither this process nor others that live on need hold its descriptors.
+        """This process sends no more: it needs no descriptors, and copies that no note lists are of use to nobody.
 
         A thread that reads may still do so, for a moment and for nobody.
         """
@@ -198,6 +198,8 @@ class Uploader:
             left = list(self._left)
         for item in left:
             self._close(item)
+        for noted in {item.waits_for for item in left if not _outlives_us(item)} - {None}:
+            self._forget(noted)
 
     def _put(
         self,

@@ -1,5 +1,6 @@
 """What a run that has ended still holds, and a call that has failed: nothing, whether or not files were sent."""
 
+import errno
 import io
 import os
 import threading
@@ -12,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from stepstream import settings
-from stepstream.artifacts import remote
+from stepstream.artifacts import leftovers, pending, remote
 from stepstream.artifacts.uploader import Uploader
 from stepstream.errors import ArtifactError
 from stepstream.notices import Notices
@@ -153,3 +154,81 @@ def test_a_name_that_is_too_long_is_said_as_what_cannot_be_logged(made, tmp_path
     for put in (made.put_file, made.put_directory):
         with pytest.raises(ArtifactError, match="File name too long"):
             put(tmp_path / ("a" * 300), None)
+
+
+def unnoted(tmp_path: Path, server: ArtifactServer) -> Uploader:
+    """One whose spool has room for a copy, and none for its note."""
+    loaded = settings.load(
+        {}, tracking_uri=server.url, spool_dir=tmp_path / "spool", spool_max_bytes=pending.COPY_BYTES
+    )
+    made = Uploader(loaded, RUN, 0, Notices())
+    (tmp_path / "file").write_bytes(bytes(pending.COPY_BYTES))
+    made.put_file(tmp_path / "file", None)
+    return made
+
+
+def spooled(tmp_path: Path) -> list[str]:
+    return [path.suffix for path in (tmp_path / "spool" / "artifacts").iterdir()]
+
+
+def test_a_copy_that_no_note_lists_goes_with_its_run(server, tmp_path):
+    server.fault = lambda what: AWAY
+    made = unnoted(tmp_path, server)
+    assert spooled(tmp_path) == [".data"]
+    made.stop()
+    assert spooled(tmp_path) == []
+    assert made._notes.held == 0
+    assert made.left() == ()
+    assert len(made.unsaved()) == 1
+
+
+def test_a_copy_that_no_note_lists_goes_with_what_is_kept_for_later(server, tmp_path):
+    server.fault = lambda what: web.Response(status=413) if what == "put" else None
+    made = unnoted(tmp_path, server)
+    made.finish(timeout_s=60, still_s=30)
+    assert "413" in made.failed()[0]
+    assert spooled(tmp_path) == []
+    made.stop()
+
+
+def test_a_copy_that_no_note_lists_stays_while_its_thread_may_read_it(server, tmp_path, monkeypatch):
+    entered, go_on = threading.Event(), threading.Event()
+    enter = remote.Remote.__aenter__
+
+    async def late(self: Any) -> Any:
+        entered.set()
+        assert go_on.wait(30)
+        return await enter(self)
+
+    monkeypatch.setattr(remote.Remote, "__aenter__", late)
+    made = unnoted(tmp_path, server)
+    assert entered.wait(30)
+    made.stop(0.01)
+    assert spooled(tmp_path) == [".data"]
+    go_on.set()
+    made._carrier._thread.join(30)
+    assert spooled(tmp_path) == []
+
+
+def test_a_disk_that_takes_no_note_is_left_no_drafts(server, made, tmp_path, monkeypatch):
+    write_text = Path.write_text
+
+    def full(path: Path, said: str) -> int:
+        write_text(path, "")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    for number in range(3):
+        made.put_bytes(b"x", f"{number}")
+    assert made.finish(timeout_s=60, still_s=30)
+    assert spooled(tmp_path) == []
+
+
+def test_what_is_noted_outlives_its_run_with_its_copies(server, made, tmp_path):
+    server.fault = lambda what: AWAY
+    for number in range(2):
+        made.put_bytes(b"x", f"{number}")
+    made.stop()
+    listed = [file.local for call in leftovers.find(tmp_path / "spool", everything=False) for file in call.files]
+    assert len(listed) == 2
+    assert all(Path(local).read_bytes() == b"x" for local in listed)
