@@ -73,6 +73,9 @@ class Carrier:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event: asyncio.Event | None = None
         self._stopping = False
+        self._is_started = False
+        self._streams_wait = False
+        """A handler's, for who is just starting."""
         self._thread: threading.Thread | None = None
         self._readers: Readers | None = None
         self._sending: Sending | None = None
@@ -81,20 +84,31 @@ class Carrier:
         """How often everything had to wait; files that meet the same trouble count it once."""
 
     def start(self, *, with_streams: bool) -> None:
-        """The thread, unless it runs; by one caller at a time. Raises RuntimeError where the system gives none."""
-        if self._readers is None:
-            self._begin()
-        assert self._readers is not None
-        if with_streams:
+        """The thread, unless it runs; by one caller at a time. Raises RuntimeError where the system gives none.
+
+        A signal handler that logs may come in between: it goes on, and who was interrupted starts what it needs.
+        """
+        if not self._is_started:
+            self._is_started = True
+            try:
+                self._begin()
+            except RuntimeError:
+                self._is_started = False
+                raise
+        if with_streams and self._readers is None:
+            self._streams_wait = True
+        elif with_streams and self._readers is not None:
             self._readers.open_streams()
 
     def _begin(self) -> None:
-        self._readers = Readers()
+        readers = self._readers = Readers()
         self._thread = threading.Thread(target=self._run, name="stepstream-artifacts", daemon=True)
         try:
+            if self._streams_wait:
+                readers.open_streams()
             self._thread.start()
         except RuntimeError:
-            self._readers.stop()
+            readers.stop()
             self._readers = self._thread = None
             raise
 

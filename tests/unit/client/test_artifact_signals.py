@@ -1,5 +1,7 @@
 """A signal handler may log, and end the run, wherever the very thread that it interrupts does so."""
 
+import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +11,9 @@ import pytest
 from aiohttp import web
 
 from stepstream import settings
-from stepstream.artifacts import pending
+from stepstream.artifacts import carrier, pending
+from stepstream.artifacts.handle import Upload
+from stepstream.artifacts.readers import Readers
 from stepstream.artifacts.uploader import Uploader
 from stepstream.notices import Notices
 from tests.unit.client.artifact_server import ArtifactServer, running
@@ -57,3 +61,27 @@ def test_a_handler_that_ends_the_run_while_its_notes_are_left_does_not_wait_for_
     left = list(pending.read_all(pending.folder(tmp_path / "spool")))
     assert [(call.owner, call.files[0].path) for call in left] == [(None, "a"), (None, "b")]
     assert "what is left can be sent once" not in caplog.text
+
+
+def test_a_handler_that_logs_while_the_first_file_starts_the_thread_starts_no_second_one(server, made, monkeypatch):
+    stream, before = os.urandom(2 * 2**20), threading.enumerate()
+    started: list[Readers] = []
+    handles: list[Upload] = []
+
+    def interrupted() -> Readers:
+        readers = Readers()
+        started.append(readers)
+        if len(started) == 1:
+            handles.append(made.put_bytes(b"handler", "text"))
+            handles.append(made.put_stream(io.BytesIO(stream), "stream"))
+        return readers
+
+    monkeypatch.setattr(carrier, "Readers", interrupted)
+    handles.append(made.put_bytes(b"first", "first"))
+    names = [one.name for one in threading.enumerate() if one not in before]
+    assert names.count("stepstream-artifacts") == 1
+    assert len(started) == 1
+    assert made.finish(timeout_s=60, still_s=30)
+    assert [handle.state for handle in handles] == ["stored"] * 3
+    assert server.files == {"first": b"first", "text": b"handler", "stream": stream}
+    made.stop()
