@@ -134,9 +134,12 @@ class Arriving:
 
         def write(piece: bytes) -> None:
             nonlocal at
-            os.pwrite(out, piece, at)
-            at += len(piece)
-            self._progress(len(piece))
+            done = 0
+            while done < len(piece):
+                # A disk that is nearly full takes a part, and says what is wrong the next time.
+                done += os.pwrite(out, piece[done:] if done else piece, at + done)
+            at += done
+            self._progress(done)
 
         try:
             await self._remote.get(signed, part.start, part.size, write)

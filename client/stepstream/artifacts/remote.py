@@ -3,7 +3,8 @@
 import json
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final
 
@@ -116,8 +117,13 @@ class Remote:
                 raise body.error from error
             raise Unavailable(f"{type(error).__name__}: {error}") from error
 
-    async def get(self, signed: Mapping[str, Any], start: int, size: int, write: Any) -> None:
-        """Fetch a range by a signed request; `write` takes each piece."""
+    async def get(self, signed: Mapping[str, Any], start: int, size: int, write: Callable[[bytes], None]) -> None:
+        """Fetch a range by a signed request; `write` takes each piece, and what it raises is raised as it is."""
+        async with aclosing(self._pieces(signed, start, size)) as pieces:
+            async for piece in pieces:
+                write(piece)
+
+    async def _pieces(self, signed: Mapping[str, Any], start: int, size: int) -> AsyncGenerator[bytes, None]:
         headers = signed["headers"] | {"Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
         try:
             async with self._opened.get(
@@ -126,8 +132,16 @@ class Remote:
                 if response.status not in (200, 206):
                     _check(response.status, response.headers.get("Retry-After"), await response.read())
                 # Some stores answer a range with everything.
-                skip = start if response.status == 200 else 0
-                await _copy(response.content.iter_chunked(2**18), skip, size, write)
+                skip, left = start if response.status == 200 else 0, size
+                async for piece in response.content.iter_chunked(2**18):
+                    kept = piece[skip : skip + left]
+                    skip = max(0, skip - len(piece))
+                    left -= len(kept)
+                    yield kept
+                    if not left:
+                        return
+                if left:
+                    raise Unavailable(f"the store hung up {left} bytes before the end")
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError) as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
 
@@ -149,19 +163,6 @@ def _timeout(silent_s: float, total_s: float | None = None) -> aiohttp.ClientTim
 def _credentials(url: str) -> tuple[aiohttp.ClientMiddlewareType, ...]:
     """The embedded store lies behind the proxy of its server, which may ask for what .netrc knows."""
     return () if url.startswith("/") else UNAUTHORISED
-
-
-async def _copy(pieces: Any, skip: int, size: int, write: Any) -> None:
-    left = size
-    async for piece in pieces:
-        kept = piece[skip : skip + left]
-        skip = max(0, skip - len(piece))
-        left -= len(kept)
-        write(kept)
-        if not left:
-            return
-    if left:
-        raise Unavailable(f"the store hung up {left} bytes before the end")
 
 
 def _too_large(size: int, origin: URL) -> str:

@@ -252,3 +252,24 @@ def test_a_target_that_cannot_be_looked_at_is_said_with_its_name(server, loaded,
         patch.setattr(Path, "is_symlink", stale)
         with pytest.raises(ArtifactError, match="a cannot be written: Stale file handle"):
             download(loaded, RUN, "", tmp_path)
+
+
+def test_a_disk_that_is_full_is_told_at_once_and_is_no_trouble_with_the_network(server, loaded, tmp_path, monkeypatch):
+    server.files = {"a": b"x" * 1000}
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(ArtifactError, match="a cannot be written: No space left on device"):
+        download(loaded, RUN, "", tmp_path)
+    assert server.asked.count("get") == 1
+
+
+def test_what_a_disk_takes_piece_by_piece_arrives_whole(server, loaded, tmp_path, monkeypatch):
+    server.hashed = False  # or else the hash would tell
+    server.files = {"a": os.urandom(100_000)}
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, piece, at: pwrite(file, piece[:30_000], at))
+    download(loaded, RUN, "", tmp_path)
+    assert (tmp_path / "a").read_bytes() == server.files["a"]
