@@ -212,6 +212,10 @@ class Uploader:
         handle = Upload(path, len(files), refused=refused)
         for reason in refused:
             self._notices.once("artifact refused", f"a file was not logged: {reason}; see the upload's errors")
+        if not files:
+            # Nothing that could be settled, and no note that would then go.
+            self._take([], handle)
+            return handle
         noted = self._notes.write(files, logged_at_ms, kept_bytes=kept_bytes)
         items = []
         try:

@@ -232,3 +232,16 @@ def test_what_is_noted_outlives_its_run_with_its_copies(server, made, tmp_path):
     listed = [file.local for call in leftovers.find(tmp_path / "spool", everything=False) for file in call.files]
     assert len(listed) == 2
     assert all(Path(local).read_bytes() == b"x" for local in listed)
+
+
+def test_a_directory_without_files_leaves_nothing(server, made, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "refused").mkdir()
+    (tmp_path / "refused" / "link").symlink_to("nowhere")
+    assert made.put_directory(tmp_path / "empty", None).wait(60)
+    assert made.put_directory(tmp_path / "refused", None).state == "failed"
+    assert made.put_bytes(b"x", "a").wait(60)
+    assert not made.finish(timeout_s=60, still_s=30), "one was refused"
+    assert len(made.failed()) == 1
+    assert made._notes.held == 0
+    assert spooled(tmp_path) == []
