@@ -13,6 +13,8 @@ import time
 import weakref
 from typing import Any, Final, NoReturn, Protocol
 
+from stepstream.reentrant import Event
+
 
 class Open(Protocol):
     """A run that wants to be told."""
@@ -31,7 +33,7 @@ a third of a second."""
 
 _OPEN: Final[dict[Open, None]] = {}
 """Held until it has ended, by whoever has started a run and kept nothing of it, too; in this order."""
-_LOADING: "weakref.WeakSet[threading.Event]" = weakref.WeakSet()
+_LOADING: "weakref.WeakSet[Event]" = weakref.WeakSet()
 _hooked = False
 _finalized_in = 0
 """The process whose end multiprocessing tells us of."""
@@ -61,7 +63,7 @@ def unregister(run: Open) -> None:
     _OPEN.pop(run, None)
 
 
-def loading(loaded: threading.Event) -> None:
+def loading(loaded: Event) -> None:
     """A thread loads modules until this is set: the process does not end before.
 
     OpenSSL cleans up when the process ends, and a thread that reads certificates then, as aiohttp does while it is

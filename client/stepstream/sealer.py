@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from stepstream.buffer import Batch, Buffer, DeferredRow, Note, Row, is_ready
 from stepstream.notices import Notices
+from stepstream.reentrant import Event
 from stepstream.values import Deferred
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Sealer:
         self._again = False
         self._hand: Batch | None = None
         self._points_put = 0
-        self._wake = threading.Event()
+        self._wake = Event()
         self._turn = threading.Condition()
         self._asked = 0
         self._served = 0
@@ -63,12 +64,12 @@ class Sealer:
         """Put everything pushed so far into the outbox; the number of the newest frame."""
         with self._lock:
             self._again = True
-            if not self._sealing:
+            # Asked again once it is done: a handler may have come in between, and have left to it what it logged.
+            while self._again and not self._sealing:
                 try:
                     self._sealing = True
-                    while self._again:
-                        self._again = False
-                        self._seal(self._buffer.drain())
+                    self._again = False
+                    self._seal(self._buffer.drain())
                 finally:
                     self.points_lost += self.points_in_hand
                     self._hand = None

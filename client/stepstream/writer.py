@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from stepstream import lifecycle
 from stepstream.intake import Intake
 from stepstream.notices import Notices
+from stepstream.reentrant import Event
 from stepstream.report import Lag, Stats
 from stepstream.settings import Settings
 from stepstream_schema import limits
@@ -57,12 +58,13 @@ class Writer:
         self.is_asleep = is_asleep
         self.intake = Intake(run_id=run_id, settings=settings, notices=notices, wake=self._wake, pushed=self._pushed)
         self.run_name = self.intake.name(run_name) if run_name else run_name_of(run_id)
-        self.loaded = threading.Event()
+        self.loaded = Event()
         """Everything is imported."""
-        self.described = threading.Event()
+        self.described = Event()
         """What runs was said, or nobody asked."""
-        self._ready = threading.Event()
-        self._gate = threading.Lock()
+        self._ready = Event()
+        # Reentrant: a signal handler may end the run while this very thread does.
+        self._gate = threading.RLock()
         self._closing = False
         self._pipeline: Pipeline | None = None
         self._sender: Sender | None = None
@@ -223,7 +225,8 @@ class Writer:
 
     def _seal_now(self) -> None:
         # Only until the modules are loaded, once: this mode trades the cost of a call for its promise.
-        self._ready.wait()
+        if not self._ready.is_set():
+            self._ready.wait()
         if self._pipeline is not None:
             self._pipeline.sealer.seal()
 
