@@ -65,20 +65,32 @@ class Writer:
         self._ready = Event()
         # Reentrant: a signal handler may end the run while this very thread does.
         self._gate = threading.RLock()
+        self._waking = threading.RLock()
+        """Held for an instant, while no thread is started: the gate may be held for longer."""
         self._closing = False
+        self._launcher: int | None = None
+        """The thread that wakes it now."""
+        self._opener: int | None = None
+        """The thread that opens it, of which there is one."""
         self._pipeline: Pipeline | None = None
         self._sender: Sender | None = None
 
     def launch(self) -> None:
         """Start what empties the buffer; the calling thread waits for none of it."""
-        self.is_asleep = False
         if not self._every_call:
             self.intake.buffer.allow_fast()
         lifecycle.loading(self.loaded)
         threading.Thread(target=self._open, name="stepstream-open", daemon=True).start()
+        self.is_asleep = False
 
     def _open(self) -> None:
         """Load the heavy modules and start the threads, off the calling thread."""
+        with self._gate:
+            if self._opener is not None:
+                return
+            self._opener = threading.get_ident()
+        # From here on a fork has to wait.
+        self.is_asleep = False
         try:
             from stepstream import code_version
             from stepstream.pipeline import Pipeline, WriterIdentity
@@ -220,7 +232,9 @@ class Writer:
     def _pushed(self) -> None:
         if self.is_asleep:
             self._awaken()
-        if self._every_call:
+        # Not in a handler that has interrupted the start of a thread, which may wait for what it has interrupted: that
+        # call writes for both.
+        if self._every_call and self._launcher != threading.get_ident():
             self._seal_now()
 
     def _seal_now(self) -> None:
@@ -232,8 +246,16 @@ class Writer:
 
     def _awaken(self) -> None:
         """First use in a forked child: its threads start, and what it logs is sent before it leaves."""
-        lifecycle.flush_at_multiprocessing_exit()
-        self.launch()
+        with self._waking:
+            # Asked again: of several threads that log first, one starts them.
+            if not self.is_asleep or self._launcher is not None:
+                return
+            self._launcher = threading.get_ident()
+        try:
+            lifecycle.flush_at_multiprocessing_exit()
+            self.launch()
+        finally:
+            self._launcher = None
 
 
 def until(deadline: float) -> float:

@@ -8,10 +8,12 @@ from pathlib import Path
 from tests.servers import free_port
 
 BEGIN = """
-import faulthandler, stepstream
+import faulthandler, signal, stepstream
 from tests.interrupted import everywhere
 
-faulthandler.dump_traceback_later(60, exit=True)
+# What hangs says where, and ends.
+faulthandler.register(signal.SIGALRM, chain=True)
+signal.alarm(60)
 """
 ROOT = Path(__file__).parents[2]
 
