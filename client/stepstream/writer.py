@@ -80,7 +80,12 @@ class Writer:
         if not self._every_call:
             self.intake.buffer.allow_fast()
         lifecycle.loading(self.loaded)
-        threading.Thread(target=self._open, name="stepstream-open", daemon=True).start()
+        try:
+            threading.Thread(target=self._open, name="stepstream-open", daemon=True).start()
+        except RuntimeError as error:
+            # The process may have no more threads. Nobody must wait for this one; what is logged is lost, and counted.
+            self._could_not_open(error)
+            self._let_go()
         self.is_asleep = False
 
     def _open(self) -> None:
@@ -144,11 +149,22 @@ class Writer:
                 if not self.intake.ending:
                     self._describe(tags)
         except Exception as error:  # noqa: BLE001 - said, and the training goes on
-            self._notices.once("open", f"the tracker could not start, and nothing will be stored: {error!r}")
+            self._could_not_open(error)
         finally:
-            self._ready.set()
-            self.loaded.set()
-            self.described.set()
+            self._let_go()
+
+    def _could_not_open(self, error: Exception) -> None:
+        what = "nothing will be stored"
+        if self._pipeline is not None:
+            place = self._settings.spool_dir
+            what = f"what is logged stays in {place}. Deliver it with: stepstream sync {place}"
+        self._notices.once("open", f"the tracker could not start ({error!r}), and {what}")
+
+    def _let_go(self) -> None:
+        """Nobody waits for it any more, whatever has become of it."""
+        self._ready.set()
+        self.loaded.set()
+        self.described.set()
 
     @property
     def outbox(self) -> "Outbox | None":

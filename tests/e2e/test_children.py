@@ -87,3 +87,25 @@ run.finish()
 def test_a_handler_may_log_wherever_it_interrupts_what_a_child_logs_first(tmp_path: Path, interval: str) -> None:
     run_script(BEGIN + HANDLERS, tmp_path, interval, STEPSTREAM_FINISH_TIMEOUT="0.01")
     assert points(tmp_path) == 1 + 50 * 2
+
+
+NO_THREADS = """
+def log_without_threads():
+    # More than there is room for: what asks for a thread is told that there can be none.
+    threading.stack_size(2**47 - 2**20)
+    run.log({"loss": 1.0}, 1)
+    run.log({"loss": 1.0}, 2)
+    threading.stack_size(0)
+    assert not run.flush(0.1)
+    report = run.finish()
+    assert (report.delivered, report.points_left, report.points_lost) == (False, 0, 2), report
+
+in_child(log_without_threads)
+run.finish()
+"""
+
+
+@pytest.mark.parametrize("interval", ["", "every call"])
+def test_what_a_child_logs_that_gets_no_thread_is_counted_as_lost(tmp_path: Path, interval: str) -> None:
+    run_script(BEGIN + NO_THREADS, tmp_path, interval)
+    assert points(tmp_path) == 1

@@ -166,6 +166,31 @@ def test_points_of_a_run_that_could_not_open_are_said_to_be_lost(start, monkeypa
     assert "they lie in" not in caplog.text
 
 
+@pytest.mark.parametrize("first", ["stepstream-open", "stepstream-sealer", "stepstream-sender"])
+@pytest.mark.parametrize("interval", [None, "every call"])
+def test_a_run_for_which_there_are_no_more_threads_says_what_becomes_of_its_points(
+    start, tmp_path, monkeypatch, caplog, first, interval
+):
+    usual = threading.Thread.start
+
+    def begin(thread: threading.Thread) -> None:
+        if thread.name == first:
+            raise RuntimeError("can't start new thread")
+        usual(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    run = start(spool_interval=interval)
+    assert run._writer.loaded.wait(20)
+    run.log({"loss": 1.0}, step=0)
+    run.set_tag("k", "v")
+    report = finished(run, 0.1)
+    kept = first == "stepstream-sender"
+    assert (report.delivered, report.points_left, report.points_lost) == (False, kept, not kept)
+    assert points(tmp_path / "spool") == kept
+    assert caplog.text.count("the tracker could not start (RuntimeError") == 1
+    assert ("nothing will be stored" in caplog.text) == (not kept)
+
+
 def test_points_that_only_memory_had_are_said_to_be_lost(start, tmp_path, caplog):
     (tmp_path / "spool").write_text("where a directory should be")
     run = start()
