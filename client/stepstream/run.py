@@ -14,7 +14,7 @@ from stepstream.errors import ArtifactError
 from stepstream.intake import REMOVED
 from stepstream.notices import Notices
 from stepstream.report import FinishReport, Lag, Stats
-from stepstream.run_artifacts import RunArtifacts
+from stepstream.run_artifacts import RunArtifacts, new_uploader
 from stepstream.writer import Writer, until
 from stepstream_schema import limits, paths
 from stepstream_schema.attempt import Attempt
@@ -76,8 +76,8 @@ class Run(RunArtifacts):
         lifecycle.register(self)
 
     def _open_writer(self, run_name: str | None) -> None:
-        self._uploader: Uploader | None = None
-        self._uploader_lock = threading.Lock()
+        self._uploaders: list[Uploader] = []
+        """The first one sends."""
         self._writer = Writer(
             run_id=self.run_id,
             run_name=run_name,
@@ -358,20 +358,21 @@ class Run(RunArtifacts):
     def _artifacts(self) -> "Uploader":
         if self._finished is not None:
             raise ArtifactError("the run is finished; stepstream artifacts put adds files to it")
-        # Calls from several threads must share one.
-        with self._uploader_lock:
-            if self._uploader is None:
-                from stepstream.artifacts.uploader import Uploader
+        if not self._uploaders:
+            self._writer.wait_until_loaded()
+            # Without a lock, which a signal handler could find held: of several that are made together one is used.
+            self._uploaders.append(new_uploader(self._settings, self.run_id, self.rank, self._notices))
+            if self._writer.is_asleep:
+                lifecycle.flush_at_multiprocessing_exit()
+        return self._uploaders[0]
 
-                self._uploader = Uploader(self._settings, self.run_id, self.rank, self._notices)
-                if self._writer.is_asleep:
-                    lifecycle.flush_at_multiprocessing_exit()
-            return self._uploader
+    @property
+    def _uploader(self) -> "Uploader | None":
+        return next(iter(self._uploaders), None)
 
     def _before_fork(self) -> None:
         # A child that is forked while modules are being imported would inherit them half done, for good.
-        if not self._writer.is_asleep:
-            self._writer.loaded.wait(lifecycle.LOAD_TIMEOUT_S)
+        self._writer.wait_until_loaded()
 
     def _after_fork_in_child(self) -> None:
         """A child inherits rank and attempt, and none of the parent's points, numbers, files or threads."""

@@ -11,6 +11,7 @@ from stepstream.errors import ArtifactError
 if TYPE_CHECKING:
     from stepstream.artifacts.handle import Upload
     from stepstream.artifacts.uploader import Uploader
+    from stepstream.notices import Notices
     from stepstream.settings import Settings
 
 
@@ -87,3 +88,12 @@ class RunArtifacts(ABC):
         from stepstream.artifacts.download import download
 
         return download(self._settings, self.run_id, path, Path(destination))
+
+
+def new_uploader(settings: "Settings", run_id: str, rank: int | None, notices: "Notices") -> "Uploader":
+    """What sends the files of a run. Raises ArtifactError where it cannot be loaded, as in the middle of loading it."""
+    try:
+        from stepstream.artifacts.uploader import Uploader
+    except (ImportError, KeyError) as error:
+        raise ArtifactError(f"what sends files is not loaded ({error!r}); log it again") from error
+    return Uploader(settings, run_id, rank, notices)

@@ -1,5 +1,6 @@
 """One writer of a run: what it takes in, and the threads that frame, spool and send it."""
 
+import contextlib
 import os
 import threading
 import time
@@ -142,6 +143,10 @@ class Writer:
                     return
                 sender.start()
                 self._sender = sender
+            # What sends files, too, of every run: where the first of them loads it, a signal handler that logs another
+            # in the middle of that finds half a module. Where it fails, whoever logs a file is told.
+            with contextlib.suppress(ImportError, KeyError):
+                from stepstream.artifacts import uploader  # noqa: F401
             # Everything is imported: from here on a fork need not wait, however long git may take.
             self.loaded.set()
             if self._describe is not None:
@@ -165,6 +170,11 @@ class Writer:
         self._ready.set()
         self.loaded.set()
         self.described.set()
+
+    def wait_until_loaded(self) -> None:
+        """Modules that are being imported, and nothing else: of a writer that is asleep none are."""
+        if not self.is_asleep:
+            self.loaded.wait(lifecycle.LOAD_TIMEOUT_S)
 
     @property
     def outbox(self) -> "Outbox | None":

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.servers import free_port
 
 BEGIN = """
@@ -83,3 +85,70 @@ assert (report.points_left, report.points_lost) == (logged, 0)
 
 def test_a_handler_may_wake_the_thread_that_writes_while_it_is_woken(tmp_path: Path) -> None:
     run_script(WAKING, tmp_path)
+
+
+FIRST_FILE = """
+import os, sys, threading, time
+came = threading.Event()
+how = []
+
+class Interrupt:
+    '''The handler comes while the module that sends files is being loaded, and the main thread wants it.'''
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "stepstream.artifacts.carrier":
+            signal.raise_signal(signal.SIGUSR1) if main is threading.current_thread() else interrupt_main()
+
+def interrupt_main():
+    while not waits.is_set():
+        time.sleep(0.001)
+    signal.pthread_kill(main.ident, signal.SIGUSR1)
+    while not came.is_set():
+        time.sleep(0.001)
+
+def handler(*_):
+    came.set()
+    try:
+        uploads.append(run.log_text("why", "handler.txt"))
+    except Exception as error:
+        how.append(type(error).__name__)
+
+main, waits, uploads = threading.current_thread(), threading.Event(), []
+signal.signal(signal.SIGUSR1, handler)
+sys.meta_path.insert(0, Interrupt())
+if sys.argv[1] == "there are no threads":
+    threading.stack_size(2**47 - 2**20)
+run = stepstream.start_run()
+threading.stack_size(0)
+waits.set()
+uploads.append(run.log_text("words", "main.txt"))
+report = run.finish()
+assert came.is_set()
+print(*how, sorted(report.artifacts_left))
+"""
+
+
+@pytest.mark.parametrize(
+    ("who", "said"),
+    [
+        ("it is loaded beside the training", "['handler.txt', 'main.txt']"),
+        ("there are no threads", "ArtifactError ['main.txt']"),
+    ],
+)
+def test_a_handler_may_log_a_file_while_the_first_one_is_logged(tmp_path: Path, who: str, said: str) -> None:
+    assert run_script(FIRST_FILE, tmp_path, who).strip() == said
+
+
+SHARED = """
+run = stepstream.start_run()
+got = []
+for place in everywhere(lambda: got.append(run._artifacts()), lambda: got.append(run._artifacts())):
+    assert len(set(got)) == 1, place
+    run._uploaders.clear()
+    got.clear()
+run.finish()
+"""
+
+
+def test_a_handler_shares_what_sends_the_files_with_whom_it_interrupts(tmp_path: Path) -> None:
+    run_script(SHARED, tmp_path)
