@@ -277,12 +277,12 @@ class Run(RunArtifacts):
                 # What runs is being asked off this thread, and is part of the run.
                 self._writer.described.wait(min(DESCRIBE_S, until(deadline)))
                 self._end_as(status)
-            elif self._writer.is_asleep and self._uploader is None:
-                return self._close(artifacts_stored=True)
+            had_nothing_to_say = self._is_child and self._writer.is_asleep and self._uploader is None
             # Nothing that is logged from here on could still be waited for.
             self._intake.ending = True
             self._buffer.close()
-            self._writer.flush(deadline)
+            if not had_nothing_to_say:
+                self._writer.flush(deadline)
             return self._close(artifacts_stored=self._finish_artifacts(artifacts_until))
 
     def _end_as(self, status: str) -> None:
@@ -307,8 +307,7 @@ class Run(RunArtifacts):
     def _close(self, *, artifacts_stored: bool) -> FinishReport:
         end = time.monotonic() + CLOSE_S
         active.closed(self)
-        if self._intake.ending:
-            self._writer.save_the_rest(end)
+        self._writer.save_the_rest(end)
         left, failed = (
             (self._uploader.left(), self._uploader.failed() + self._uploader.unsaved())
             if self._uploader is not None

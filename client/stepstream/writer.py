@@ -234,7 +234,8 @@ class Writer:
     def save_the_rest(self, deadline: float) -> None:
         """What the server has not taken in time goes to the spool, but for values still on a device."""
         self.intake.give_up_late()
-        self._ready.wait(until(deadline))
+        if not self.is_asleep:
+            self._ready.wait(until(deadline))
         if self._pipeline is not None:
             self._pipeline.sealer.seal_in_thread(until(deadline))
 
@@ -247,7 +248,7 @@ class Writer:
 
     def stop(self, timeout_s: float) -> bool:
         """Close the spool, last; whether everything is in it that was taken in."""
-        is_closed = self._pipeline.sealer.stop(timeout_s) if self._pipeline is not None else not self.intake.ending
+        is_closed = self._pipeline.sealer.stop(timeout_s) if self._pipeline is not None else self.is_asleep
         self.intake.buffer.close()
         return is_closed
 
@@ -256,6 +257,9 @@ class Writer:
             self._pipeline.sealer.wake()
 
     def _pushed(self) -> None:
+        if self._closing:
+            # The last seal has taken it, or it is counted.
+            return
         if self.is_asleep:
             self._awaken()
         # Not in a handler that has interrupted the start of a thread, which may wait for what it has interrupted: that

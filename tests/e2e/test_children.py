@@ -109,3 +109,22 @@ run.finish()
 def test_what_a_child_logs_that_gets_no_thread_is_counted_as_lost(tmp_path: Path, interval: str) -> None:
     run_script(BEGIN + NO_THREADS, tmp_path, interval)
     assert points(tmp_path) == 1
+
+
+FINISHED = """
+def finish_and_log():
+    assert run.finish().delivered
+    run.log({"loss": 1.0}, 1)
+    assert run.stats.points_dropped == 1
+    assert threading.active_count() == 1
+
+in_child(finish_and_log)
+run.finish()
+"""
+
+
+@pytest.mark.parametrize("interval", ["", "every call"])
+def test_what_a_child_logs_that_has_finished_is_said_to_come_too_late(tmp_path: Path, interval: str) -> None:
+    said = run_script(BEGIN + FINISHED, tmp_path, interval)
+    assert "is finished; what is logged after that is dropped" in said
+    assert "the buffer" not in said
