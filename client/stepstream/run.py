@@ -308,24 +308,26 @@ class Run(RunArtifacts):
         end = time.monotonic() + CLOSE_S
         active.closed(self)
         self._writer.save_the_rest(end)
-        left, failed = (
-            (self._uploader.left(), self._uploader.failed() + self._uploader.unsaved())
-            if self._uploader is not None
-            else ((), ())
-        )
+        left: tuple[str, ...] = ()
+        failed: tuple[str, ...] = ()
+        failures = 0
+        if self._uploader is not None:
+            unsaved = self._uploader.unsaved()
+            left, failed = self._uploader.left(), unsaved + self._uploader.failed()
+            failures = len(failed)
         # Half of the time each: the spool is closed last, and must not find all of it spent.
         self._writer.stop_sending(until(end) / 2)
         if self._uploader is not None:
             self._uploader.stop(until(end) / 2)
         is_closed = self._writer.stop(until(end))
         lifecycle.unregister(self)
-        self._finished = self._report(left, failed, is_whole=artifacts_stored and is_closed)
+        self._finished = self._report(left, failed, failures, is_whole=artifacts_stored and is_closed)
         if not self._finished.delivered:
             self._notices.once("finish", f"run {self.run_id} ended {self._finished.what_is_left()}")
         return self._finished
 
     def _report(
-        self, artifacts_left: tuple[str, ...], artifacts_failed: tuple[str, ...], *, is_whole: bool
+        self, artifacts_left: tuple[str, ...], artifacts_failed: tuple[str, ...], failures: int, *, is_whole: bool
     ) -> FinishReport:
         outbox = self._writer.outbox
         left = outbox.left if outbox is not None else None
@@ -340,6 +342,7 @@ class Run(RunArtifacts):
             points_lost=lost,
             artifacts_left=artifacts_left,
             artifacts_failed=artifacts_failed,
+            artifacts_failed_count=failures,
             spool_dir=self._settings.spool_dir,
         )
 
