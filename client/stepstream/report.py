@@ -50,7 +50,7 @@ class FinishReport:
     artifacts_failed: tuple[str, ...]
     """Why artifacts were not stored; of what may still be sent, a note and a copy stay in the spool. Of very many, it
     ends with how many more there are."""
-    artifacts_failed_count: int = 0
+    artifacts_failed_count: int
     """How many were not stored."""
     spool_dir: Path
     """Where the rest lies; `stepstream sync` delivers it."""
@@ -67,7 +67,7 @@ class FinishReport:
             said.append(f"and {self.points_lost} points are lost, which neither the server nor the spool has")
         if failed := self.artifacts_failed:
             shown = "; ".join(failed[:5]) + ("; ..." if len(failed) > 5 else "")
-            said.append(f"and {max(self.artifacts_failed_count, len(failed)):,} artifacts were not stored: {shown}")
+            said.append(f"and {self.artifacts_failed_count:,} artifacts were not stored: {shown}")
         return "; ".join(said) or "and not all it had to say is stored; what is not was said before"
 
 

@@ -314,7 +314,7 @@ class Run(RunArtifacts):
         if self._uploader is not None:
             unsaved = self._uploader.unsaved()
             left, failed = self._uploader.left(), unsaved + self._uploader.failed()
-            failures = len(failed)
+            failures = len(unsaved) + self._uploader.failures
         # Half of the time each: the spool is closed last, and must not find all of it spent.
         self._writer.stop_sending(until(end) / 2)
         if self._uploader is not None:

@@ -3,6 +3,8 @@
 import threading
 from typing import Literal
 
+from stepstream.reentrant import Event
+
 State = Literal["waiting", "sending", "stored", "failed"]
 
 
@@ -26,7 +28,7 @@ class Upload:
         self._left = files
         self._begun = False
         self._lock = threading.Lock()
-        self._ended = threading.Event()
+        self._ended = Event()
         if not files:
             self._ended.set()
 

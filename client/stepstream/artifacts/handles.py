@@ -4,6 +4,7 @@ import threading
 from typing import Final
 
 from stepstream.artifacts.handle import Upload
+from stepstream.reentrant import Event
 
 MAX_REASONS: Final = 1000
 """Why files failed is kept of so many; of all others it is counted that they did."""
@@ -23,7 +24,7 @@ class Handles:
         self._failures = 0
         self._moved = self._bytes_sent = self._bytes_total = 0
         """Of those that are done."""
-        self._all_done = threading.Event()
+        self._all_done = Event()
         self._all_done.set()
 
     def add(self, handle: Upload) -> None:
@@ -73,6 +74,12 @@ class Handles:
         """As far as it is known."""
         with self._lock:
             return self._bytes_total + sum(handle.bytes_total for handle in self._open)
+
+    @property
+    def failures(self) -> int:
+        """Files that will not be stored by this process."""
+        with self._lock:
+            return self._failures + sum(len(handle.errors) for handle in self._open)
 
     def failed(self) -> tuple[str, ...]:
         """Why files will not be stored by this process."""

@@ -165,6 +165,11 @@ class Uploader:
         """Why files will not be stored by this process."""
         return self._handles.failed()
 
+    @property
+    def failures(self) -> int:
+        """How many they are: of very many, not each reason is kept."""
+        return self._handles.failures
+
     def hurry(self) -> None:
         """Somebody waits: try at once rather than after the pause."""
         self._carrier.hurry()

@@ -61,6 +61,7 @@ def test_of_very_many_failures_all_are_counted_and_some_are_told(monkeypatch):
     done(made, "c", "d")
     done(made, "e")
     assert made.failed() == ("a", "b", "c", "and 2 more, of which the reasons are not kept")
+    assert made.failures == 5
 
 
 def test_memory_is_bounded_and_free_again_when_what_it_held_is_done():
