@@ -302,6 +302,9 @@ class Run(RunArtifacts):
         if self._uploader is None:
             return True
         limit = self._settings.artifact_timeout_s if deadline is None else until(deadline)
+        if self._writer.is_closing:
+            # An earlier finish() was interrupted when it had waited already.
+            limit = 0.0
         return self._uploader.finish(timeout_s=limit, still_s=self._settings.finish_timeout_s)
 
     def _close(self, *, artifacts_stored: bool) -> FinishReport:

@@ -87,7 +87,9 @@ class Sealer:
         return seq if caught_up else None
 
     def seal_in_thread(self, timeout_s: float) -> int | None:
-        """The same as `seal`; None when it takes longer."""
+        """The same as `seal`; None when it takes longer, and once the thread has ended."""
+        if not self._thread.is_alive():
+            return None
         with self._turn:
             self._asked += 1
             mine = self._asked

@@ -177,6 +177,11 @@ class Writer:
             self.loaded.wait(lifecycle.LOAD_TIMEOUT_S)
 
     @property
+    def is_closing(self) -> bool:
+        """Nothing more is sent."""
+        return self._closing
+
+    @property
     def outbox(self) -> "Outbox | None":
         """What was framed; none before the modules are loaded, and where they could not be."""
         return self._pipeline.outbox if self._pipeline is not None else None
@@ -220,7 +225,12 @@ class Writer:
         )
 
     def flush(self, deadline: float) -> bool:
-        """Wait until what was taken in is settled; whether it is. Deadlines are of `time.monotonic()`."""
+        """Wait until what was taken in is settled; whether it is. Deadlines are of `time.monotonic()`.
+
+        Not for those who have gone, of one that is closing.
+        """
+        if self._closing:
+            return False
         if self.is_asleep:
             self._awaken()
         self._ready.wait(until(deadline))

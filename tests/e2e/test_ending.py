@@ -15,6 +15,7 @@ import pytest
 import stepstream
 from stepstream.report import FinishReport
 from stepstream.run import CLOSE_S, Run
+from stepstream.sealer import Sealer
 from stepstream.spool import adoption
 from stepstream.spool.segment import read_entries, read_header
 from stepstream.writer import Writer
@@ -547,3 +548,28 @@ for number in range(8):
     assert time.monotonic() - began < 25
     assert points(tmp_path / "spool") == 8
     assert statuses(tmp_path / "spool") == ["FINISHED"] * 8
+
+
+@pytest.mark.parametrize("has_stopped", [False, True])
+@pytest.mark.timeout(60)
+def test_a_finish_that_is_called_again_after_one_was_interrupted_late_waits_for_nobody(
+    start, tmp_path, monkeypatch, has_stopped
+):
+    run = start(finish_timeout=1000.0)
+    run.log({"loss": 1.0}, step=0)
+    run.log_text("words", "a.txt")
+    stop = Sealer.stop
+
+    def interrupted(sealer: Sealer, timeout_s: float) -> bool:
+        monkeypatch.setattr(Sealer, "stop", stop)
+        if has_stopped:
+            stop(sealer, timeout_s)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Sealer, "stop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.finish(timeout=0.1)
+    # As at the end of the process. Who sends has gone already.
+    report = run.finish("KILLED", timeout=1000)
+    assert (report.points_left, report.points_lost, report.artifacts_left) == (1, 0, ("a.txt",))
+    assert statuses(tmp_path / "spool") == ["FINISHED"]
