@@ -1,8 +1,9 @@
 """The part of a run's handle that takes files: each is read, and sent in the background."""
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -37,14 +38,19 @@ class RunArtifacts(ABC):
         upload is done. Raises ArtifactError for a file or path that cannot be used.
         """
         if isinstance(local, str | os.PathLike):
-            return self._artifacts().put_file(Path(local), artifact_path)
+            with _as_artifact_error():
+                return self._artifacts().put_file(Path(local), artifact_path)
         if not artifact_path:
             raise ArtifactError("say under which path a file object is stored: log_artifact(file, 'model/weights.bin')")
         return self._artifacts().put_stream(local, artifact_path)
 
     def log_artifacts(self, directory: "str | os.PathLike[str]", artifact_path: str | None = None) -> "Upload":
-        """Send every file below a directory, in the background; ranks that send theirs make one tree."""
-        return self._artifacts().put_directory(Path(directory), artifact_path)
+        """Send every file below a directory, in the background; ranks that send theirs make one tree.
+
+        Raises ArtifactError for a directory or path that cannot be used.
+        """
+        with _as_artifact_error():
+            return self._artifacts().put_directory(Path(directory), artifact_path)
 
     def log_text(self, text: str, artifact_path: str) -> "Upload":
         """Store a text as an artifact, in UTF-8."""
@@ -87,7 +93,17 @@ class RunArtifacts(ABC):
         """Fetch a file of this run, or everything below a directory; where it lies then. Raises ArtifactError."""
         from stepstream.artifacts.download import download
 
-        return download(self._settings, self.run_id, path, Path(destination))
+        with _as_artifact_error():
+            return download(self._settings, self.run_id, path, Path(destination))
+
+
+@contextlib.contextmanager
+def _as_artifact_error() -> Iterator[None]:
+    """What a disk has to say, such as of a name that is too long or of a file server that is gone."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def new_uploader(settings: "Settings", run_id: str, rank: int | None, notices: "Notices") -> "Uploader":

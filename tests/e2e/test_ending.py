@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import stepstream
+from stepstream.errors import ArtifactError
 from stepstream.report import FinishReport
 from stepstream.run import CLOSE_S, Run
 from stepstream.sealer import Sealer
@@ -518,6 +519,19 @@ def test_texts_and_streams_are_sent_from_memory_where_the_spool_takes_none(
     stepstream.download_artifacts(run.run_id, "", tmp_path / "down", tracking_uri=server.url)
     there = {path.name: path.read_bytes() for path in (tmp_path / "down").iterdir()}
     assert there == {"a.txt": b"words ?", "b.json": b'{\n  "a": 1\n}', "c.bin": b"bytes"}
+
+
+def test_what_a_disk_says_of_a_file_is_an_artifact_error(server_factory, tmp_path):
+    run = stepstream.start_run(tracking_uri=server_factory().url, spool_dir=tmp_path / "spool")
+    run.log_text("words", "a.txt")
+    (tmp_path / "file").write_text("where a directory should be")
+    with pytest.raises(ArtifactError, match="too long"):
+        run.log_artifact("a" * 300)
+    with pytest.raises(ArtifactError, match="too long"):
+        run.log_artifacts("a" * 300)
+    assert run.finish().delivered
+    with pytest.raises(ArtifactError, match="exists"):
+        run.download_artifacts("a.txt", tmp_path / "file")
 
 
 def test_what_only_memory_had_of_artifacts_is_said_to_be_lost(start, tmp_path, caplog):
