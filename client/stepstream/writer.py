@@ -279,7 +279,8 @@ class Writer:
 
     def _seal_now(self) -> None:
         # Only until the modules are loaded, once: this mode trades the cost of a call for its promise.
-        if not self._ready.is_set():
+        # Not in the very thread that loads them, where a destructor may log.
+        if not self._ready.is_set() and self._opener != threading.get_ident():
             self._ready.wait()
         if self._pipeline is not None:
             self._pipeline.sealer.seal()

@@ -152,3 +152,37 @@ run.finish()
 
 def test_a_handler_shares_what_sends_the_files_with_whom_it_interrupts(tmp_path: Path) -> None:
     run_script(SHARED, tmp_path)
+
+
+DESTRUCTOR = """
+import gc, sys, threading
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        run.log({"loss": 1.0}, 0)
+
+class Collect:
+    '''Rubbish is taken out by whichever thread comes to it.'''
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "stepstream.pipeline" and threading.current_thread().name == "stepstream-open":
+            assigned.wait(30)
+            gc.collect()
+
+assigned = threading.Event()
+gc.disable()
+Cycle()
+sys.meta_path.insert(0, Collect())
+run = stepstream.start_run(spool_interval="every call")
+assigned.set()
+run.log({"loss": 1.0}, 1)
+report = run.finish()
+assert (report.points_left, report.points_lost) == (2, 0), report
+"""
+
+
+def test_a_destructor_may_log_in_the_thread_that_opens_the_run(tmp_path: Path) -> None:
+    run_script(DESTRUCTOR, tmp_path)
