@@ -530,7 +530,7 @@ def test_what_a_disk_says_of_a_file_is_an_artifact_error(server_factory, tmp_pat
     with pytest.raises(ArtifactError, match="too long"):
         run.log_artifacts("a" * 300)
     assert run.finish().delivered
-    with pytest.raises(ArtifactError, match="exists"):
+    with pytest.raises(ArtifactError, match="in the way"):
         run.download_artifacts("a.txt", tmp_path / "file")
 
 
