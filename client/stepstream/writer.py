@@ -98,55 +98,14 @@ class Writer:
         # From here on a fork has to wait.
         self.is_asleep = False
         try:
-            from stepstream import code_version
-            from stepstream.pipeline import Pipeline, WriterIdentity
-
-            identity = WriterIdentity(
-                run_id=self._run_id,
-                writer=self.number,
-                rank=self._rank,
-                attempt=self._attempt,
-                experiment=self._settings.experiment,
-                run_name=self.run_name,
-                # Not from the system's directory of users: where that is slow, the spool would wait for it.
-                user=self.intake.name(os.environ.get("USER") or os.environ.get("LOGNAME") or ""),
-                start_time_ms=self._start_time_ms,
-            )
-            pipeline = Pipeline(
-                identity=identity, settings=self._settings, buffer=self.intake.buffer, notices=self._notices
-            )
-            with self._gate:
-                if self._closing:
-                    return
-                pipeline.sealer.start()
-                self._pipeline = pipeline
-            self._ready.set()
-            # The client of HTTP is loaded last: the spool must not wait for it.
-            try:
-                from stepstream.sender import Sender
-            except (ImportError, KeyError):
-                # Where another thread loads a module of its package first, each waits for the other, and Python lets
-                # both fail. The other is through with it now.
-                time.sleep(LOAD_AGAIN_S)
-                from stepstream.sender import Sender
-
-            sender = Sender(
-                settings=self._settings,
-                outbox=pipeline.outbox,
-                notices=self._notices,
-                run_id=self._run_id,
-                writer=self.number,
-                adopt=self._adopts,
-            )
-            with self._gate:
-                if self._closing:
-                    return
-                sender.start()
-                self._sender = sender
+            if not self._start_sealing() or not self._start_sending():
+                return
             # What sends files, too, of every run: where the first of them loads it, a signal handler that logs another
             # in the middle of that finds half a module. Where it fails, whoever logs a file is told.
             with contextlib.suppress(ImportError, KeyError):
                 from stepstream.artifacts import uploader  # noqa: F401
+            from stepstream import code_version
+
             # Everything is imported: from here on a fork need not wait, however long git may take.
             self.loaded.set()
             if self._describe is not None:
@@ -157,6 +116,58 @@ class Writer:
             self._could_not_open(error)
         finally:
             self._let_go()
+
+    def _start_sealing(self) -> bool:
+        """Whether it did: not of a writer that is closing."""
+        from stepstream.pipeline import Pipeline, WriterIdentity
+
+        identity = WriterIdentity(
+            run_id=self._run_id,
+            writer=self.number,
+            rank=self._rank,
+            attempt=self._attempt,
+            experiment=self._settings.experiment,
+            run_name=self.run_name,
+            # Not from the system's directory of users: where that is slow, the spool would wait for it.
+            user=self.intake.name(os.environ.get("USER") or os.environ.get("LOGNAME") or ""),
+            start_time_ms=self._start_time_ms,
+        )
+        pipeline = Pipeline(
+            identity=identity, settings=self._settings, buffer=self.intake.buffer, notices=self._notices
+        )
+        with self._gate:
+            if self._closing:
+                return False
+            pipeline.sealer.start()
+            self._pipeline = pipeline
+        self._ready.set()
+        return True
+
+    def _start_sending(self) -> bool:
+        """The same. The client of HTTP is loaded last: the spool must not wait for it."""
+        assert self._pipeline is not None
+        try:
+            from stepstream.sender import Sender
+        except (ImportError, KeyError):
+            # Where another thread loads a module of its package first, each waits for the other, and Python lets both
+            # fail. The other is through with it now.
+            time.sleep(LOAD_AGAIN_S)
+            from stepstream.sender import Sender
+
+        sender = Sender(
+            settings=self._settings,
+            outbox=self._pipeline.outbox,
+            notices=self._notices,
+            run_id=self._run_id,
+            writer=self.number,
+            adopt=self._adopts,
+        )
+        with self._gate:
+            if self._closing:
+                return False
+            sender.start()
+            self._sender = sender
+        return True
 
     def _could_not_open(self, error: Exception) -> None:
         what = "nothing will be stored"

@@ -209,7 +209,7 @@ def _left(after: str) -> tuple[int, str, str | None]:
             case [int(left), str(reason), str() | None as key]:
                 return left, reason, key
     except ValueError:
-        pass
+        return 0, "", ""  # no place that was handed out: from the start
     return 0, "", ""
 
 
