@@ -3,7 +3,10 @@
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Final
+
+TRIES: Final = 3
+"""Of a place, before it counts as behind the end of the work."""
 
 
 class _Once:
@@ -25,13 +28,19 @@ class _Once:
 def everywhere(
     work: Callable[[], object], handler: Callable[[], object], *, opcodes: bool = False, first: int = 1
 ) -> Iterator[int]:
-    """Do `work` again and again, and `handler` in the middle of it, each time one place later; the places.
+    """Do `work` again and again, and `handler` in the middle of it, each time one place later; the places it came to.
 
     They are the lines of Python that it passes, and what returns; with `opcodes` each step of the interpreter, too.
     """
-    place, places = first - 1, first
-    while place < places:
+    place = first
+    while _came(work, handler, place, opcodes=opcodes):
+        yield place
         place += 1
+
+
+def _came(work: Callable[[], object], handler: Callable[[], object], place: int, *, opcodes: bool) -> bool:
+    """Whether the work has so many places: now and then it has fewer, where another thread did a part of it."""
+    for _ in range(TRIES):
         once = _Once(place, handler, opcodes=opcodes)
         before = sys.gettrace()
         sys.settrace(once)
@@ -39,5 +48,6 @@ def everywhere(
             work()
         finally:
             sys.settrace(before)
-        places = once.places
-        yield place
+        if once.places >= place:
+            return True
+    return False
