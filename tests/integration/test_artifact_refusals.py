@@ -1,14 +1,18 @@
 """Objects that the store does not let go: S3 says so for each, in an answer that is no error."""
 
+import hashlib
 import os
+from uuid import UUID
 
 import pytest
+from botocore.exceptions import ClientError
 
 from stepstream_ingest.app import STORE
+from stepstream_ingest.artifacts.stores import s3
 from stepstream_ingest.artifacts.stores.store import object_key
 from stepstream_schema import paths
 from tests.integration.app import RUN, fetch, running
-from tests.integration.test_artifacts import Bench
+from tests.integration.test_artifacts import Bench, announced, checksums
 from tests.stores import BUCKET
 
 
@@ -34,6 +38,19 @@ def refuse(monkeypatch, store, *refused: str) -> None:
         errors = [one | {"Code": "AccessDenied", "Message": "Access Denied because of a lock"} for one in left]
         missing = [{"Key": "k", "Code": "NoSuchKey", "Message": "gone"}]
         return answer | {"Errors": errors + missing}
+
+    monkeypatch.setattr(store, "_call", ask)
+
+
+def refuse_to_abort(monkeypatch, store, *refused: str) -> None:
+    """The real store, but for the parts of these keys: SeaweedFS asks for no permission of its own."""
+    call = store._call
+
+    async def ask(operation, **said):
+        if operation == "abort_multipart_upload" and said["Key"].endswith(refused):
+            error = {"Code": "AccessDenied", "Message": "not authorized to perform: s3:AbortMultipartUpload"}
+            raise s3._translated(ClientError({"Error": error}, "AbortMultipartUpload"))
+        return await call(operation, **said)
 
     monkeypatch.setattr(store, "_call", ask)
 
@@ -70,6 +87,37 @@ async def test_objects_that_are_not_let_go_keep_no_others_and_are_told_at_the_en
         assert [listed.key async for listed in store.scan("")] == kept
     monkeypatch.undo()
     assert await collected(bench) == ([0, 2, 2000], None)
+
+
+async def test_parts_that_are_not_let_go_keep_no_others_and_are_told_at_the_end(bench, monkeypatch):
+    monkeypatch.setattr("stepstream_ingest.artifacts.collect.AT_A_TIME", 2)
+    begun = await bench.begin(*(announced(f"big {number}", None) for number in range(5)))
+    ids = [one["upload_id"] for one in begun]
+    store = bench.client.app[STORE]
+    refuse_to_abort(monkeypatch, store, ids[1], ids[4])
+    # Of the first two the rows go in the very collection that could not remove their parts.
+    await fetch(bench.database_url, "DELETE FROM uploads WHERE upload_id <> ALL ($1::uuid[])", [ids[0], ids[1]])
+    for removed in ([0, 2, 0], [0, 0, 0]):
+        counts, said = await collected(bench)
+        assert counts == removed
+        assert "2 objects" in said
+        assert "AccessDenied: not authorized to perform: s3:AbortMultipartUpload" in said
+    assert {listed.key.rpartition("/")[2] async for listed in store.scan("")} == {ids[1], ids[4]}
+    monkeypatch.undo()
+    assert await collected(bench) == ([0, 2, 0], None)
+
+
+async def test_a_whole_file_is_listed_also_where_parts_beside_it_are_not_let_go(bench, monkeypatch):
+    """As a server leaves them that is killed between joining and listing, on stores that keep the parts."""
+    body = b"whole"
+    (begun,) = await bench.begin(announced("big", None))
+    store = bench.client.app[STORE]
+    await store.write(object_key(UUID(begun["upload_id"])), body)
+    refuse_to_abort(monkeypatch, store, "")
+    done = {"size": len(body), "sha256": hashlib.sha256(body).hexdigest(), "checksums": checksums(begun, body)}
+    (completed,) = await bench.complete({"upload_id": begun["upload_id"]} | done)
+    assert completed["state"] == "stored", completed
+    assert await bench.content("big") == body
 
 
 async def test_a_file_that_cannot_be_removed_keeps_no_others(database_url, tmp_path):

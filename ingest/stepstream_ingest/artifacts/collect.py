@@ -56,6 +56,11 @@ class _Seen:
     left: int = 0
     reason: str = ""
 
+    def keep(self, error: NotDeleted) -> None:
+        """These were not let go."""
+        self.left += len(error.keys)
+        self.reason = self.reason or error.reason
+
     def place(self, key: str | None) -> str | None:
         """Where the next step goes on."""
         return LEFT + orjson.dumps([self.left, self.reason, key]).decode() if self.left else key
@@ -173,13 +178,16 @@ class Collector:
         if not dry_run:
             # Some stores list each part of an upload.
             for key, token in dict.fromkeys((one.key, one.parts_token or "") for one in parts):
-                await self._store.abort_parts(key, token)
+                try:
+                    await self._store.abort_parts(key, token)
+                except NotDeleted as error:
+                    parts = [one for one in parts if (one.key, one.parts_token) != (key, token)]
+                    seen.keep(error)
             try:
                 await self._store.delete([one.key for one in whole])
             except NotDeleted as error:
                 whole = [one for one in whole if one.key not in error.keys]
-                seen.left += len(error.keys)
-                seen.reason = seen.reason or error.reason
+                seen.keep(error)
         seen.orphans += len(parts) + len(whole)
         seen.bytes += sum(one.size for one in (*parts, *whole))
 

@@ -5,7 +5,7 @@ import base64
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
@@ -16,6 +16,7 @@ from stepstream_ingest.artifacts.claims import Claims, gone
 from stepstream_ingest.artifacts.manifest import Entry, Manifest
 from stepstream_ingest.artifacts.parts import gaps
 from stepstream_ingest.artifacts.stores.store import (
+    NotDeleted,
     Part,
     Signed,
     Store,
@@ -339,7 +340,8 @@ class Uploads:
             raise ApiError(400, "INVALID_PARAMETER_VALUE", message)
         # A server that was killed after joining the parts left a whole object, and perhaps the parts.
         if await self._store.seen(upload.key) is not None:
-            await self._store.abort_parts(upload.key, token)
+            with suppress(NotDeleted):  # the next collection looks for them again, and says what is wrong
+                await self._store.abort_parts(upload.key, token)
             return None, None
         parts = await self._store.parts(upload.key, token, upload.part_bytes)
         if parts is None:

@@ -23,6 +23,7 @@ from stepstream_ingest.artifacts.stores.store import (
     Part,
     Seen,
     Signed,
+    StoreAway,
     StoreRefused,
     away,
 )
@@ -115,6 +116,8 @@ class S3Store:
             await self._call("abort_multipart_upload", Key=self._root.key(key), UploadId=token)
         except _Missing:
             return
+        except _Denied as error:
+            raise NotDeleted({key: str(error)}) from error
 
     async def seen(self, key: str) -> Seen | None:
         """By HEAD."""
@@ -231,6 +234,10 @@ class _Missing(Exception):
     """What was asked for is not there."""
 
 
+class _Denied(StoreAway):
+    """The server's own account may not do this one thing."""
+
+
 def _translated(error: ClientError) -> Exception:
     said = error.response.get("Error", {})
     code, message = str(said.get("Code")), str(said.get("Message"))
@@ -238,5 +245,7 @@ def _translated(error: ClientError) -> Exception:
         return _Missing(code)
     if code in REFUSED:
         return StoreRefused(f"the store refused what was uploaded: {code}: {message}")
+    if code == "AccessDenied":
+        return _Denied(f"the object store is away: {code}: {message}")
     # Also a wrong key or bucket: the operator mends it, and what waits is not lost.
     return OSError(f"{code}: {message}")

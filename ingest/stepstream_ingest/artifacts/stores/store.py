@@ -121,7 +121,7 @@ class Store(Protocol):
         """
 
     async def abort_parts(self, key: str, token: str) -> None:
-        """Forget the parts; an object that was made of them stays."""
+        """Forget the parts; an object that was made of them stays. Raises NotDeleted where they are not let go."""
 
     async def seen(self, key: str) -> Seen | None:
         """What the store says of an object; None when there is none."""
@@ -166,7 +166,7 @@ def object_id(key: str) -> UUID | None:
 
 
 async def discard(store: Store, upload_id: UUID, parts_token: str | None) -> None:
-    """Remove what has arrived of an upload whose row is gone: nobody can list it any more."""
+    """Remove what has arrived of an upload whose row is gone: nobody can list it any more. Raises NotDeleted."""
     key = object_key(upload_id)
     if parts_token:
         await store.abort_parts(key, parts_token)
