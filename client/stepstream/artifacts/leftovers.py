@@ -1,6 +1,7 @@
 """Sends what killed processes noted and could not upload."""
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,19 +64,32 @@ async def deliver(call: PendingCall, tracking_uri: str, token: str | None) -> tu
             if not items:
                 break
     problems += [reason for _, reason in batch.again]
-    _settle(call, stored)
+    try:
+        _settle(call, stored)
+    except OSError as error:
+        problems.append(f"{call.note.name}: {error}; what was sent stays noted, and will be sent once more")
     return len(stored), problems
 
 
 def _settle(call: PendingCall, stored: Sequence[PendingFile]) -> None:
     # What is gone cannot be sent later either; the note keeps all else.
     done = set(stored)
-    left = [file for file in call.files if file not in done and Path(file.local).exists()]
+    left = [file for file in call.files if file not in done and not _is_gone(file)]
     if left:
         pending.rewrite(call, left)
         pending.forget_files(stored)
     else:
         pending.forget(call.note, call.files)
+
+
+def _is_gone(file: PendingFile) -> bool:
+    try:
+        os.stat(file.local)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # a disk that is away comes back
+    return False
 
 
 def _item(file: PendingFile, handle: Upload) -> Item:

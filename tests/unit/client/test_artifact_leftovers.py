@@ -1,5 +1,6 @@
 """What `stepstream sync` does with the notes of others."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,19 @@ def test_a_note_that_another_sync_has_removed_meanwhile_is_nobodys(tmp_path, mon
 
     monkeypatch.setattr(process, "is_dead", gone_meanwhile)
     assert list(leftovers.find(tmp_path, everything=True)) == []
+
+
+def test_a_file_of_which_nothing_can_be_said_now_stays_noted(tmp_path):
+    """As on a share whose server is away; here by a name that no disk looks up."""
+    call = noted(tmp_path, 3)
+    away = replace(call.files[1], local=str(tmp_path / ("n" * 300)))
+    leftovers._settle(replace(call, files=(call.files[0], away, call.files[2])), call.files[:1])
+    (left,) = pending.read_all(pending.folder(tmp_path))
+    assert left.files == (away,)
+
+
+async def test_a_note_that_cannot_be_removed_is_a_problem_and_ends_nothing(tmp_path):
+    call = replace(noted(tmp_path, 1), files=(), note=tmp_path)
+    stored, (problem,) = await leftovers.deliver(call, "http://127.0.0.1:9", None)
+    assert stored == 0
+    assert "stays noted" in problem
