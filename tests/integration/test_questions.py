@@ -11,6 +11,8 @@ import pytest
 from stepstream_ingest.compact import backlog
 from stepstream_ingest.compact.loop import Compaction
 from stepstream_ingest.database import Database
+from stepstream_ingest.mlflow import metrics as spoken
+from stepstream_ingest.mlflow import paging
 from stepstream_ingest.read import formats, history, layers, reader, routes, rows, view
 from stepstream_schema import paths
 from tests.integration.app import RUN, fetch, frame, get, metrics, post, running, start
@@ -190,6 +192,8 @@ async def test_points_are_decoded_merged_and_written_down_in_threads(database_ur
         (formats, "_list"),
         (formats, "_bin"),
         (routes, "over_ranks"),
+        (paging, "by_time"),
+        (spoken, "_spoken"),
     ):
         spy(module, name)
     async with running(database_url, compaction=False) as client:
@@ -205,8 +209,11 @@ async def test_points_are_decoded_merged_and_written_down_in_threads(database_ur
                     answer = await client.get(HISTORY, params={"key": key, **asked}, headers={"Accept": kind})
                     assert answer.status == 200
         await get(client, paths.run_ranks(RUN), key="a")
+        for question in ("get-history", "get-history-bulk", "get-history-bulk-interval"):
+            asked = {"run_id": RUN, "metric_key": "a"}
+            assert (await get(client, f"/api/2.0/mlflow/metrics/{question}", **asked))["metrics"]
     assert set(seen) >= {"described", "opened", "own_buckets", "_of_key", "clusters", "seen", "of_points", "on_axis"}
-    assert set(seen) >= {"_list", "_bin", "over_ranks"}
+    assert set(seen) >= {"_list", "_bin", "over_ranks", "by_time", "_spoken"}
     assert [name for name in set().union(*seen.values()) if not name.startswith("read")] == []
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+import orjson
+
 from stepstream_ingest import pages
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.logs import Logs
@@ -13,6 +15,7 @@ from stepstream_ingest.mlflow.paging import Paging, Place
 from stepstream_ingest.mlflow.router import Router
 from stepstream_ingest.mlflow.values import spoken_value
 from stepstream_ingest.read.history import History, Wanted, Window
+from stepstream_ingest.read.threads import aside
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.models import LoggedModels, ModelMetric
 from stepstream_ingest.write.said import record_of
@@ -22,6 +25,8 @@ from stepstream_schema.records import Metrics
 MAX_RUNS: Final = 100
 MAX_SAMPLES: Final = 2500
 MAX_BULK: Final = 25_000
+PIECE: Final = 2**13
+"""Points that are written at once: while they are, a few milliseconds, no other thread runs."""
 
 
 class MetricCalls:
@@ -80,7 +85,7 @@ class MetricCalls:
         if run_id is None:
             return {}
         points, following = await self._paging.page(_wanted(run_id, key), Place(step, skip), limit)
-        answer: dict[str, Any] = {"metrics": _spoken(key, points)} if len(points) else {}
+        answer: dict[str, Any] = {"metrics": _array([await aside(_spoken, key, points)])} if len(points) else {}
         if following is not None:
             answer["next_page_token"] = pages.token(following.skip, (run_id, key), following.step)
         return answer
@@ -91,14 +96,15 @@ class MetricCalls:
         most = said.integer("max_results", MAX_BULK)
         if most < 0:
             raise rules.invalid(f"Invalid value {most} for parameter 'max_results' supplied: it counts points")
-        found: list[dict[str, Any]] = []
+        found: list[bytes] = []
+        left = min(most, MAX_BULK)
         for run_id in sorted(run_ids):
-            wanted = min(most, MAX_BULK) - len(found)
-            if wanted < 1:
+            if left < 1:
                 break
-            points, _ = await self._paging.page(_wanted(run_id, key), Place(), wanted)
-            found += [one | {"run_id": run_id.hex} for one in _spoken(key, points)]
-        return {"metrics": found}
+            points, _ = await self._paging.page(_wanted(run_id, key), Place(), left)
+            left -= len(points)
+            found.append(await aside(_spoken, key, points, run_id))
+        return {"metrics": _array(found)}
 
     async def sampled(self, said: Fields) -> Mapping[str, Any]:
         """Some points of one metric in several runs: the first, the last, and each bucket's extremes."""
@@ -116,24 +122,36 @@ class MetricCalls:
                     f"end_step must be greater than start_step. Found start_step={start} and end_step={end}."
                 )
             window = Window(start=start, end=end)
-        found: list[dict[str, Any]] = []
+        found: list[bytes] = []
         for run_id in run_ids:
             points = await sampling.sample(self._history, _wanted(run_id, key), window, most)
-            found += [one | {"run_id": run_id.hex} for one in _spoken(key, points)]
-        return {"metrics": found} if found else {}
+            found.append(await aside(_spoken, key, points, run_id))
+        return {"metrics": _array(found)} if any(found) else {}
 
 
 def _wanted(run_id: UUID, key: str) -> Wanted:
     return Wanted(run_id=run_id, key=key)
 
 
-def _spoken(key: str, points: Points) -> list[dict[str, Any]]:
-    return [
-        {"key": key, "value": spoken_value(value), "timestamp": time_ms, "step": step}
-        for value, time_ms, step in zip(
-            points.values.tolist(), points.times_ms.tolist(), points.steps.tolist(), strict=True
-        )
-    ]
+def _spoken(key: str, points: Points, run_id: UUID | None = None) -> bytes:
+    """The items of a JSON array, without its brackets: as text a point takes a third of what it does as an object."""
+    of = {} if run_id is None else {"run_id": run_id.hex}
+    pieces = (points.take(slice(start, start + PIECE)) for start in range(0, len(points), PIECE))
+    return b",".join(
+        orjson.dumps(
+            [
+                {"key": key, "value": spoken_value(value), "timestamp": time_ms, "step": step} | of
+                for value, time_ms, step in zip(
+                    piece.values.tolist(), piece.times_ms.tolist(), piece.steps.tolist(), strict=True
+                )
+            ]
+        )[1:-1]
+        for piece in pieces
+    )
+
+
+def _array(items: Sequence[bytes]) -> orjson.Fragment:
+    return orjson.Fragment(b"[" + b",".join(filter(None, items)) + b"]")
 
 
 def _run_ids(said: Fields) -> Sequence[UUID]:

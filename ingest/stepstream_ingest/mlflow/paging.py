@@ -8,6 +8,7 @@ import numpy as np
 
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.read.history import MAX_ANSWER_POINTS, History, Wanted, Window
+from stepstream_ingest.read.threads import aside
 from stepstream_schema.points import Points
 
 READ_AHEAD_POINTS: Final = 500_000
@@ -93,7 +94,7 @@ class Paging:
         skip = 0 if place.step is None else place.skip
         points, whole = await self._history.part(wanted, Window(start=place.step), skip, most)
         if whole and place.step is None:
-            points = by_time(points)
+            points = await aside(by_time, points)
         return Part(Place(place.step, skip), points, whole)
 
     def _known(self, wanted: Wanted, place: Place, limit: int) -> Part | None:
