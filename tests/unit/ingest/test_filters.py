@@ -88,6 +88,29 @@ def test_what_is_no_filter_is_refused(text):
     assert (refusal.value.status, refusal.value.code) == (400, "INVALID_PARAMETER_VALUE")
 
 
+def test_a_list_may_name_a_hundred_thousand_runs():
+    ids = tuple(f"{number:032x}" for number in range(100_000))
+    listed = ", ".join(f"'{one}'" for one in ids)
+    where, last = parse(f"run_id NOT IN ( {listed} , ) AND tags.a = ')'")
+    assert where == Comparison("", "run_id", "NOT IN", ids)
+    assert last.value == ")"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"a IN ('{'x' * 4_000_000}')", "longer than 4000000 characters"),
+        (" AND ".join(["a = ','"] * 20_000), "longer than 100000 characters, besides its texts and lists"),
+        (" AND ".join(["a IN ('b','c')"] * 20_000), "longer than 100000 characters, besides its texts and lists"),
+        (" AND ".join(["a = 'b'"] * 201), "more than 200 clauses"),
+    ],
+)
+def test_what_would_take_long_to_read_is_refused(text, said):
+    with pytest.raises(ApiError) as refusal:
+        parse(text)
+    assert said in refusal.value.message
+
+
 @given(st.text(max_size=80))
 def test_no_text_breaks_the_parser(text):
     with contextlib.suppress(ApiError):
@@ -107,6 +130,8 @@ def test_quoted_keys_and_values_come_through_as_they_are(key, value):
     ("text", "order"),
     [
         ("metrics.loss DESC", Order("metrics", "loss", False)),
+        ("params.größe\tDESC", Order("params", "größe", False)),
+        ("\n  metrics.loss\n  desc\n", Order("metrics", "loss", False)),
         ("start_time", Order("", "start_time", True)),
         ("params.`a b` asc", Order("params", "a b", True)),
     ],
