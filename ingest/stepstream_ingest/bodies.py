@@ -23,20 +23,20 @@ ROOM: Final = web.AppKey("room", Admission)
 """For the large bodies that are on their way, together."""
 
 
-async def whole(request: web.Request) -> bytes:
-    """The body, to be read once, if there is room for it. Raises what `read` raises, and ApiError."""
+async def whole(request: web.Request, most: int = limits.MAX_REQUEST_BYTES) -> bytes:
+    """The body of at most so many bytes, to be read once, if there is room for it. Raises what `read` raises."""
     async with _in_time():
         if _is_told(request):
             size = request.content_length or 0
             if size <= SMALL_BYTES:
-                return await _read(request)
-            with _room(request, size):
-                return await _read(request)
+                return await _read(request, most)
+            with _room(request, min(size, most)):
+                return await _read(request, most)
         # How much will come nobody knows before it has.
         body = io.BytesIO()
         if not await _fill(body, request, SMALL_BYTES):
-            with _room(request, limits.MAX_REQUEST_BYTES):
-                await _fill_whole(body, request)
+            with _room(request, most):
+                await _fill_whole(body, request, most)
         return body.getvalue()
 
 
@@ -66,14 +66,13 @@ async def json_object(request: web.Request, error_code: str = "MALFORMED") -> di
 async def read(request: web.Request) -> bytes:
     """The body, to be read once: a second reading, `request.read` included, finds nothing, and here that is an error.
 
-    Raises ApiError when it takes longer than `BODY_TIMEOUT_S`, and HTTPRequestEntityTooLarge beyond
-    `limits.MAX_REQUEST_BYTES`.
+    Raises ApiError when it takes longer than `BODY_TIMEOUT_S`, and 413 beyond `limits.MAX_REQUEST_BYTES`.
     """
     async with _in_time():
         if _is_told(request):
-            return await _read(request)
+            return await _read(request, limits.MAX_REQUEST_BYTES)
         body = io.BytesIO()
-        await _fill_whole(body, request)
+        await _fill_whole(body, request, limits.MAX_REQUEST_BYTES)
         return body.getvalue()
 
 
@@ -93,12 +92,12 @@ def _is_told(request: web.Request) -> bool:
     return request.content_length is not None and "Content-Encoding" not in request.headers
 
 
-async def _read(request: web.Request) -> bytes:
+async def _read(request: web.Request, most: int) -> bytes:
     # aiohttp's `read`, which does not ask how much will come, copies each piece twice. A body that states its length is
     # joined once, and one that arrives in one piece not even that: those of a batch are 100 kB, a thousand a second.
     size = request.content_length or 0
-    if size > limits.MAX_REQUEST_BYTES:
-        raise _too_large(size)
+    if size > most:
+        raise _too_large(most)
     piece = await request.content.readany()
     if len(piece) == size:
         return piece
@@ -111,9 +110,9 @@ async def _read(request: web.Request) -> bytes:
     return body.getvalue()
 
 
-async def _fill_whole(body: io.BytesIO, request: web.Request) -> None:
-    if not await _fill(body, request, limits.MAX_REQUEST_BYTES):
-        raise _too_large(body.tell())
+async def _fill_whole(body: io.BytesIO, request: web.Request, most: int) -> None:
+    if not await _fill(body, request, most):
+        raise _too_large(most)
 
 
 async def _fill(body: io.BytesIO, request: web.Request, most: int) -> bool:
@@ -126,5 +125,6 @@ async def _fill(body: io.BytesIO, request: web.Request, most: int) -> bool:
     return False
 
 
-def _too_large(size: int) -> web.HTTPRequestEntityTooLarge:
-    return web.HTTPRequestEntityTooLarge(max_size=limits.MAX_REQUEST_BYTES, actual_size=size)
+def _too_large(most: int) -> ApiError:
+    message = f"a body has at most {most} bytes, and nothing of this one is done: send it in several requests"
+    return ApiError(413, "TOO_LARGE", message)

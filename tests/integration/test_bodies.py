@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from stepstream_ingest import bodies
+from stepstream_ingest.mlflow.router import MAX_BODY_BYTES
 from stepstream_schema import limits
 from tests.integration.app import running
 
@@ -134,7 +135,7 @@ async def test_large_bodies_that_do_not_come_keep_no_small_one_waiting_and_give_
 async def test_a_body_beyond_the_bound_is_refused(database_url, way):
     async with running(database_url, compaction=False) as client:
         run_id = await new_run(client)
-        body = a_batch(run_id) + b" " * limits.MAX_REQUEST_BYTES
+        body = a_batch(run_id) + b" " * MAX_BODY_BYTES
         sent, headers = {
             "stated": (body, {}),
             "chunked": (in_pieces(body, 2**20), {}),
@@ -142,5 +143,28 @@ async def test_a_body_beyond_the_bound_is_refused(database_url, way):
         }[way]
         async with client.post(URL, data=sent, headers=JSON | headers) as response:
             assert response.status == 413
-            assert (await response.json())["error_code"] == "TOO_LARGE"
+            said = await response.json()
+            assert said["error_code"] == "TOO_LARGE"
+            assert f"at most {MAX_BODY_BYTES} bytes" in said["message"]
         assert await points(client, run_id) == 0
+        # Bodies that no client of MLflow's sends are smaller.
+        async with client.post("/v1/runs", data=b" " * (limits.MAX_REQUEST_BYTES + 1), headers=JSON) as response:
+            assert response.status == 413
+
+
+async def test_a_batch_of_very_long_values_is_cut_and_taken(database_url):
+    """MLflow's clients send them as they are, and escape what is no ASCII."""
+    async with running(database_url, compaction=False) as client:
+        run_id = await new_run(client)
+        params = [{"key": f"p{n}", "value": "\N{ROCKET}" * 6000} for n in range(100)]
+        tags = [{"key": f"t{n}", "value": "\N{ROCKET}" * 9000} for n in range(100)]
+        metrics = json.loads(a_batch(run_id))["metrics"][:800]
+        body = json.dumps({"run_id": run_id, "metrics": metrics, "params": params, "tags": tags}).encode()
+        assert len(body) > limits.MAX_REQUEST_BYTES
+        async with client.post(URL, data=body, headers=JSON) as response:
+            assert response.status == 200, await response.text()
+        async with client.get("/api/2.0/mlflow/runs/get", params={"run_id": run_id}) as response:
+            data = (await response.json())["run"]["data"]
+        assert {len(one["value"]) for one in data["params"]} == {6000}
+        assert [len(one["value"]) for one in data["tags"] if one["key"].startswith("t")] == [8000] * 100
+        assert await points(client, run_id) == 800

@@ -10,6 +10,9 @@ from stepstream_ingest.bodies import whole
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.mlflow.fields import Fields, from_query
 
+MAX_BODY_BYTES: Final = 64 * 2**20
+"""Of JSON: a batch of 100 params and 100 tags of the greatest lengths that MLflow stores is 17 MB where each character
+is escaped, and its clients leave it to the server to cut what is longer."""
 PREFIXES: Final = ("/api/2.0/mlflow/", "/ajax-api/2.0/mlflow/")
 
 BodyCall: TypeAlias = Callable[[bytes], Awaitable[Mapping[str, Any]]]
@@ -58,7 +61,7 @@ def _whole(call: BodyCall) -> Callable[[web.Request], Awaitable[web.Response]]:
 
 
 async def _read(request: web.Request) -> bytes:
-    body = await whole(request)
+    body = await whole(request, MAX_BODY_BYTES)
     if body and request.content_type != "application/json":
         raise ApiError(400, "INVALID_PARAMETER_VALUE", "Bad Request. Content-Type must be one of ['application/json'].")
     return body
