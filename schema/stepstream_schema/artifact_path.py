@@ -30,6 +30,11 @@ def is_within(path: str, directory: str) -> bool:
     return not directory or path == directory or path.startswith(directory + "/")
 
 
+def directories(path: str) -> list[str]:
+    """Those that it lies in, the outermost first: a/b/c in a and a/b."""
+    return [path[:at] for at, character in enumerate(path) if character == "/"]
+
+
 def _name_problem(name: str) -> str | None:
     if name in ("", ".", ".."):
         return "has a part that is empty, '.' or '..'"

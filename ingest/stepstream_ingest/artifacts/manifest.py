@@ -1,6 +1,6 @@
 """What is listed in the trees of artifacts, in the database. Law: what is listed can be fetched."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +12,7 @@ from stepstream_schema import artifact_path, sql
 
 MAX_LISTED: Final = 1000
 """Entries of one page."""
+ADVICE: Final = "log it to another path, or remove that first"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Manifest:
         self._sql = sql.queries("artifacts")
 
     async def children(self, owner: UUID, directory: str, after: str, limit: int) -> list[dict[str, Any]]:
-        """What lies directly in a directory, by name."""
+        """What lies directly in a directory, by name, after a place."""
         prefix = f"{directory}/" if directory else ""
         rows = await self._database.fetch(self._sql["children"], owner, prefix, after, limit)
         return [_child(prefix, row) for row in rows]
@@ -96,6 +97,35 @@ class Manifest:
             await self._database.fetch(self._sql["place_run"], owner)
         elif rows[0]["lifecycle_stage"] != "active":
             raise ApiError(400, "INVALID_PARAMETER_VALUE", f"run {owner.hex} is deleted; restore it to add artifacts")
+
+    async def check_place(self, owner: UUID, path: str) -> None:
+        """Raise ApiError where a file would hide another, or be hidden."""
+        (problem,) = await self.hidden(owner, [path])
+        if problem is not None:
+            raise ApiError(400, "INVALID_PARAMETER_VALUE", problem)
+
+    async def hidden(self, owner: UUID, paths: Sequence[str]) -> list[str | None]:
+        """For each of the files that are to be listed what would hide it, or it would hide: of two the first has it.
+
+        No tree on a disk holds both, so that one of them would be missing where both are fetched.
+        """
+        above = {directory for path in paths for directory in artifact_path.directories(path)}
+        rows = await self._database.fetch(self._sql["in_the_way"], owner, list(above), list(paths))
+        files = {row["file"] for row in rows if row["directory"] is None}
+        holding = {row["directory"]: row["file"] for row in rows if row["directory"] is not None}
+        problems: list[str | None] = []
+        for path in paths:
+            directories = artifact_path.directories(path)
+            file = next((one for one in directories if one in files), None)
+            if file is not None:
+                problems.append(f"{path!r:.300} is not stored: {file!r:.300} is a file; {ADVICE}")
+            elif path in holding:
+                problems.append(f"{path!r:.300} is not stored: it is a directory, of {holding[path]!r:.300}; {ADVICE}")
+            else:
+                files.add(path)
+                holding |= dict.fromkeys(directories, path)
+                problems.append(None)
+        return problems
 
     async def reuse(self, entries: Sequence[tuple[Entry, bytes]]) -> set[int]:
         """List what the store holds already, by SHA-256; the indexes of those entries."""
@@ -161,6 +191,12 @@ def checked_directory(path: str) -> str:
     """The same, where '' is the whole tree."""
     path = path.strip("/") if path in ("", "/", ".") else path.removesuffix("/")
     return checked(path) if path not in ("", ".") else ""
+
+
+def place_of(child: Mapping[str, Any]) -> str:
+    """Where a listing of a directory goes on after an entry."""
+    name: str = child["path"].rpartition("/")[2]
+    return f"{name}/" if child["is_dir"] else name
 
 
 def _child(prefix: str, row: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from aiohttp import web
 from stepstream_ingest.artifacts import announce, messages
 from stepstream_ingest.artifacts.announce import invalid
 from stepstream_ingest.artifacts.collect import Collector
-from stepstream_ingest.artifacts.manifest import MAX_LISTED, File, Manifest, checked, checked_directory
+from stepstream_ingest.artifacts.manifest import MAX_LISTED, File, Manifest, checked, checked_directory, place_of
 from stepstream_ingest.artifacts.preview import Previews
 from stepstream_ingest.artifacts.stores.headers import DOWNLOAD_HEADERS
 from stepstream_ingest.artifacts.stores.store import Signed
@@ -63,8 +63,8 @@ class ArtifactRoutes:
             await self._manifest.check_run(owner)
         said: dict[str, Any] = {"files": files[:limit]}
         if len(files) > limit:
-            last = files[limit - 1]["path"]
-            said["next"] = last if _flag(request, "recursive") else last.rpartition("/")[2]
+            last = files[limit - 1]
+            said["next"] = last["path"] if _flag(request, "recursive") else place_of(last)
         return _json(said)
 
     @describes(path={"run_id": UUID}, query=messages.Path, answer=messages.Removed)
@@ -94,11 +94,19 @@ class ArtifactRoutes:
                 good.append(announce.announced(owner, rank, said, needs_md5=needs_md5))
                 answers.append(None)
             except ApiError as error:
-                answers.append({"state": "refused", "code": error.code, "message": error.message})
+                answers.append(_refused(error.code, error.message))
         if good:
             await self._manifest.admit(owner)
-        begun = iter(await self._uploads.begin(owner, good) if good else ())
-        return _json({"files": [one or self._begun(next(begun)) for one in answers]})
+        problems = await self._manifest.hidden(owner, [one.entry.path for one in good])
+        free = [one for one, problem in zip(good, problems, strict=True) if problem is None]
+        begun = iter(await self._uploads.begin(owner, free) if free else ())
+        found = iter(
+            [
+                _refused("INVALID_PARAMETER_VALUE", problem) if problem else self._begun(next(begun))
+                for problem in problems
+            ]
+        )
+        return _json({"files": [one or next(found) for one in answers]})
 
     @describes(path={"upload_id": UUID}, body=messages.WantedParts, answer=messages.SignedParts)
     async def sign_parts(self, request: web.Request) -> web.Response:
@@ -179,7 +187,7 @@ class ArtifactRoutes:
         try:
             await self._uploads.complete(_uuid(text), Told(size=size, sha256=sha256, checksums=checksums))
         except ApiError as error:
-            return {"upload_id": text, "state": "refused", "code": error.code, "message": error.message}
+            return {"upload_id": text, **_refused(error.code, error.message)}
         return {"upload_id": text, "state": "stored"}
 
     def _begun(self, begun: Begun) -> dict[str, Any]:
@@ -204,6 +212,10 @@ class ArtifactRoutes:
     async def _get(self, file: File) -> Signed:
         name = file.path.rpartition("/")[2]
         return await self._uploads.store.sign_get(file.key, filename=name, content_type=file.content_type)
+
+
+def _refused(code: str, message: str) -> dict[str, Any]:
+    return {"state": "refused", "code": code, "message": message}
 
 
 def _signed(signed: Signed) -> dict[str, Any]:

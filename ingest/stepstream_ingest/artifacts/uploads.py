@@ -175,6 +175,7 @@ class Uploads:
 
     async def carry(self, entry: Entry, body: AsyncIterator[bytes]) -> None:
         """List a file whose bytes come through this server, in constant memory; for clients that know no better way."""
+        await self._manifest.check_place(entry.owner, entry.path)
         upload = Upload(upload_id=_new_id(), entry=entry, sha256=None, parts_token=None, part_bytes=limits.PART_BYTES)
         carried = Carried(self._store, upload.key)
         with self._under_way.one():
@@ -193,6 +194,7 @@ class Uploads:
 
     async def begin_parts(self, entry: Entry, part_count: int) -> tuple[Upload, list[Signed]]:
         """An upload in parts whose size and hash nobody will tell, as MLflow's client makes it, and all its PUTs."""
+        await self._manifest.check_place(entry.owner, entry.path)
         fresh, _ = await self._fresh(Announced(entry=entry, sha256=None, md5=""), checked=False)
         upload = replace(fresh, part_count=part_count)
         await self._record([upload])

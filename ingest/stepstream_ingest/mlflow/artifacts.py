@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import unquote
 from uuid import UUID
 
 import orjson
@@ -15,7 +16,7 @@ from aiohttp import web
 from yarl import URL
 
 from stepstream_ingest import trees
-from stepstream_ingest.artifacts.manifest import MAX_LISTED, Entry, File, Manifest, checked, checked_directory
+from stepstream_ingest.artifacts.manifest import MAX_LISTED, Entry, File, Manifest, checked, checked_directory, place_of
 from stepstream_ingest.artifacts.stores.directory import READ_BYTES
 from stepstream_ingest.artifacts.stores.store import Store
 from stepstream_ingest.artifacts.uploads import Told, Uploads
@@ -61,8 +62,14 @@ class MlflowArtifactRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         """What lies directly in ?path=, by its last names."""
-        asked = _place(request.query.get("path", ""))
-        return _json({"files": await children(self._manifest, asked.owner, asked.path, full_paths=False)})
+        path = request.query.get("path", "")
+        asked = _place(path)
+        files = await children(self._manifest, asked.owner, asked.path, full_paths=False)
+        if not files and unquote(path) != path:
+            # Its clients do not quote the path of a PUT: what they logged to `a%20b` arrived as `a b`.
+            asked = _place(unquote(path))
+            files = await children(self._manifest, asked.owner, asked.path, full_paths=False)
+        return _json({"files": files})
 
     async def delete(self, request: web.Request) -> web.Response:
         """Remove a file or a directory."""
@@ -128,7 +135,7 @@ async def children(manifest: Manifest, owner: UUID, path: str, *, full_paths: bo
         found += page
         if len(page) < MAX_LISTED:
             break
-        after = page[-1]["path"].rpartition("/")[2]
+        after = place_of(page[-1])
     return [_said(one, full_paths=full_paths) for one in found]
 
 

@@ -103,8 +103,9 @@ ON CONFLICT (sha256, size) WHERE sha256 IS NOT NULL DO NOTHING RETURNING object_
 SELECT object_id FROM objects WHERE sha256 = $1 AND size = $2 FOR KEY SHARE
 
 -- name: children
--- What lies directly in a directory, after a name: files, and directories with the sum of what they hold.
-SELECT name, bool_and(is_file) AS is_file, sum(size)::bigint AS size, count(*) AS files,
+-- What lies directly in a directory, after a name: files, and directories with the sum of what they hold. Both may have
+-- one name, where they were stored at the same moment; the directory comes after the file.
+SELECT name, is_file, sum(size)::bigint AS size, count(*) AS files,
     max(content_type) AS content_type, max(logged_at_ms) AS logged_at_ms, max(rank) AS rank, max(sha256) AS sha256
 FROM (
     SELECT split_part(substr(a.path, length($2) + 1), '/', 1) COLLATE "C" AS name,
@@ -113,8 +114,8 @@ FROM (
     FROM artifacts AS a LEFT JOIN objects AS o USING (object_id)
     WHERE a.owner = $1 AND starts_with(a.path, $2) AND a.path > $2
 ) AS entry
-WHERE name > $3 COLLATE "C"
-GROUP BY name ORDER BY name LIMIT $4
+WHERE (name, NOT is_file) > (rtrim($3, '/') COLLATE "C", $3 LIKE '%/')
+GROUP BY name, is_file ORDER BY name, is_file DESC LIMIT $4
 
 -- name: tree
 -- Every file below a directory, or the file itself, after a path.
@@ -128,6 +129,17 @@ ORDER BY a.path LIMIT $4
 SELECT a.path, a.object_id, a.size, a.content_type, encode(o.sha256, 'hex') AS sha256
 FROM artifacts AS a LEFT JOIN objects AS o USING (object_id)
 WHERE a.owner = $1 AND a.path = ANY($2::text[])
+
+-- name: in_the_way
+-- Those of the directories $2 that are files; and for each path of $3 that is a directory, a file in it.
+SELECT path AS file, NULL AS directory FROM artifacts WHERE owner = $1 AND path = ANY($2::text[])
+UNION ALL
+SELECT below.path, said.path
+FROM unnest($3::text[]) AS said (path) CROSS JOIN LATERAL (
+    SELECT a.path FROM artifacts AS a
+    WHERE a.owner = $1 AND a.path > said.path || '/' COLLATE "C" AND a.path < said.path || '0' COLLATE "C"
+    LIMIT 1
+) AS below
 
 -- name: remove
 -- Files are no longer listed; their objects are collected once nothing names them.
