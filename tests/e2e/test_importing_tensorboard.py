@@ -96,3 +96,47 @@ def test_a_file_that_was_cut_off_brings_what_it_has(
 
 def test_what_is_no_folder_is_said(server_factory: Callable[..., ServerProcess], tmp_path: Path) -> None:
     assert "--logdir" in run(server_factory(), tmp_path / "none", code=1)
+
+
+def test_damage_and_what_cannot_be_read_are_said_and_the_rest_is_taken(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    server, folder = server_factory(), tmp_path / "logs"
+    write(folder)
+    (file,) = (folder / "first" / "train").glob("*tfevents*")
+    content = bytearray(file.read_bytes())
+    # The first byte of a value, some records from the beginning.
+    content[content.index(b"loss/total", 2000)] ^= 1
+    file.write_bytes(content)
+    odd = folder / "odd" / "events.out.tfevents.1.host"
+    odd.parent.mkdir()
+    odd.write_bytes(b"this is no event file" * 10)
+    gone = folder / "first" / "train" / "events.out.tfevents.9999999999.host"
+    gone.symlink_to(tmp_path / "nowhere")
+    for taken in ("3 runs", "0 runs"):
+        said = run(server, folder, code=1)
+        assert taken in said
+        assert f"{file}: 1 damaged records were left out" in said
+        assert f"{odd}: this is no event file" in said
+        assert f"{odd.parent}: there are no events in it" in said
+        assert f"{gone}: No such file" in said
+    assert runs(server, "logs").keys() == {"logs", "first/train", "first/train/trial"}
+    steps = [step for step, _, _ in history(server, runs(server, "logs")["first/train"]["run_id"], "loss/total")]
+    assert len(steps) == STEPS
+    assert (steps[0], steps[-1]) == (0, STEPS)
+
+
+def test_linked_folders_are_taken_once_and_a_folder_without_event_files_is_said(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    server, folder = server_factory(), tmp_path / "logs"
+    folder.mkdir()
+    assert f"{folder} holds no event files" in run(server, folder, code=1)
+    write(folder / "run")
+    write(tmp_path / "elsewhere")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(folder / "run")
+    (tmp_path / "elsewhere" / "loop").symlink_to(folder)
+    assert run(server, folder).startswith("6 runs")
+    names = {"run", "run/first/train", "run/first/train/trial"}
+    assert runs(server, "logs").keys() == names | {name.replace("run", "linked", 1) for name in names}

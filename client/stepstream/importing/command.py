@@ -55,9 +55,11 @@ def _tensorboard(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     source = TensorboardSource(folder, arguments.experiment or folder.resolve().name)
     code = _take(arguments, source, "reference", [])
+    for problem in source.problems:
+        print(problem, file=sys.stderr)
     if source.left_out:
         print(f"{source.left_out:,} histograms, images and other values that are no scalars were left out")
-    return code
+    return 1 if source.problems else code
 
 
 def _wandb(arguments: argparse.Namespace) -> int:

@@ -1,18 +1,18 @@
-"""The border to the `tensorboard` package, whose own reader reads a folder of event files."""
+"""A folder of TensorBoard's as a source."""
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from stepstream.errors import ConfigurationError, QueryError
+from stepstream.importing import event_folders
+from stepstream.importing.event_file import EventFile, Tensorboard
 from stepstream.importing.keys import key_of
 from stepstream.importing.values import Point, SourceExperiment, SourceLoggedModel, SourceModel, SourceRun
 from stepstream_schema import limits
 
-EVENTS: Final = "tfevents"
 SCALARS: Final = "scalars"
 HPARAMS: Final = "hparams"
 
@@ -23,19 +23,17 @@ class TensorboardSource:
     def __init__(self, root: Path, experiment: str) -> None:
         if not root.is_dir():
             raise ConfigurationError(f"{root} is no folder: name the one that TensorBoard's --logdir is given")
-        try:
-            from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-            from tensorboard.plugins.hparams import plugin_data_pb2
-            from tensorboard.util.tensor_util import make_ndarray
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                f"reading event files needs the package {error.name!r}: pip install 'stepstream[import-tensorboard]'"
-            ) from error
-        self._load: Any = EventFileLoader
-        self._hparams: Any = plugin_data_pb2.HParamsPluginData
-        self._number: Any = make_ndarray
+        self._tensorboard = Tensorboard()
         self._root = root
         self._experiment = experiment
+        self.problems: list[str] = []
+        """What could not be read."""
+        self._folders = sorted(event_folders.folders(root, self._unread))
+        if not self._folders:
+            hidden = "".join(f"; {problem}" for problem in self.problems)
+            raise ConfigurationError(
+                f"{root} holds no event files: name the folder that TensorBoard's --logdir is given{hidden}"
+            )
         self.left_out = 0
         """Histograms, images, texts and whatever else is no scalar."""
 
@@ -45,18 +43,25 @@ class TensorboardSource:
 
     def runs(self, experiment: SourceExperiment) -> Iterator[SourceRun]:
         """Each folder with event files below the root, by name."""
-        for folder in sorted(_folders(self._root)):
-            yield self._run(folder)
+        for folder in self._folders:
+            run = self._run(folder)
+            if run is not None:
+                yield run
 
     def points(self, run: SourceRun) -> Iterator[Point]:
         """Every scalar, in the order in which it was written."""
-        for wall_time, step, value in self._values(self._root / run.artifact_uri):
-            if value.metadata.plugin_data.plugin_name != SCALARS:
-                self.left_out += value.metadata.plugin_data.plugin_name != HPARAMS
-                continue
-            number = self._number(value.tensor)
-            if number.size == 1:
-                yield key_of(value.tag), float(number.item()), round(wall_time * 1000), step
+        for name, _ in run.version:
+            file = EventFile(self._root / run.artifact_uri / name, self._tensorboard)
+            try:
+                for event in file.events():
+                    for value in event.summary.value:
+                        if (number := self._number(value)) is not None:
+                            yield key_of(value.tag), number, round(event.wall_time * 1000), event.step
+            except OSError as error:
+                # It could be read a moment ago: a run that misses points must not pass for complete.
+                raise QueryError(
+                    f"{error}. What was taken so far stays; the same command goes on from there"
+                ) from error
 
     def files(self, run: SourceRun) -> Iterator[str]:
         """None: event files are what is read."""
@@ -82,22 +87,41 @@ class TensorboardSource:
         """None."""
         return iter(())
 
-    def _run(self, folder: Path) -> SourceRun:
+    def _run(self, folder: Path) -> SourceRun | None:
+        """None where nothing can be read."""
         name = folder.relative_to(self._root).as_posix()
-        times = [event.wall_time for event in self._events(folder)]
+        times: list[float] = []
         params: dict[str, str] = {}
-        for _, _, value in self._values(folder):
-            if value.metadata.plugin_data.plugin_name == HPARAMS:
-                content = self._hparams.FromString(value.metadata.plugin_data.content)
-                params |= {key_of(key): _text(said) for key, said in content.session_start_info.hparams.items()}
-        start = min(times, default=0.0)
+        version: list[tuple[str, int]] = []
+        try:
+            files = event_folders.files(folder)
+        except OSError as error:
+            self._unread(error)
+            return None
+        for file in (EventFile(path, self._tensorboard) for path in files):
+            try:
+                # Before it is read: what is written to it since is for the next import.
+                size = file.path.stat().st_size
+                for event in file.events():
+                    times.append(event.wall_time)
+                    for value in event.summary.value:
+                        params |= self._params(value)
+            except OSError as error:
+                self._unread(error)
+                continue
+            version.append((file.path.name, size))
+            self.problems += [file.problem] if file.problem else []
+        if not times:
+            self.problems.append(f"{folder}: there are no events in it")
+            return None
+        start = min(times)
         return SourceRun(
             run_id=hashlib.sha256(f"tensorboard {name} {start!r}".encode()).hexdigest()[:32],
             name=(self._root.resolve().name if name == "." else name)[: limits.MAX_NAME_CHARS],
             user="",
             status="FINISHED",
             start_time_ms=round(start * 1000),
-            end_time_ms=round(max(times, default=0.0) * 1000),
+            end_time_ms=round(max(times) * 1000),
             deleted=False,
             # Below the root: what points() reads.
             artifact_uri=name,
@@ -105,27 +129,28 @@ class TensorboardSource:
             tags={},
             latest=[],
             datasets=[],
-            version=[(file.name, file.stat().st_size) for file in _files(folder)],
+            version=version,
         )
 
-    def _values(self, folder: Path) -> Iterator[tuple[float, int, Any]]:
-        for event in self._events(folder):
-            for value in event.summary.value:
-                yield event.wall_time, event.step, value
+    def _params(self, value: Any) -> dict[str, str]:
+        """Hyperparameters, where that is what is said."""
+        if value.metadata.plugin_data.plugin_name != HPARAMS:
+            return {}
+        said = self._tensorboard.hparams(value.metadata.plugin_data.content)
+        return {key_of(key): _text(one) for key, one in said.session_start_info.hparams.items()}
 
-    def _events(self, folder: Path) -> Iterator[Any]:
-        for file in _files(folder):
-            yield from self._load(str(file)).Load()
+    def _number(self, value: Any) -> float | None:
+        """None, and counted, for what is no scalar."""
+        plugin = value.metadata.plugin_data.plugin_name
+        if plugin == SCALARS:
+            number = self._tensorboard.array(value.tensor)
+            if number.size == 1:
+                return float(number.item())
+        self.left_out += plugin != HPARAMS
+        return None
 
-
-def _folders(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root):
-        if any(EVENTS in name for name in names):
-            yield Path(folder)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if EVENTS in path.name and path.is_file())
+    def _unread(self, error: OSError) -> None:
+        self.problems.append(f"{error.filename}: {error.strerror}")
 
 
 def _text(said: Any) -> str:
