@@ -140,3 +140,28 @@ def test_linked_folders_are_taken_once_and_a_folder_without_event_files_is_said(
     assert run(server, folder).startswith("6 runs")
     names = {"run", "run/first/train", "run/first/train/trial"}
     assert runs(server, "logs").keys() == names | {name.replace("run", "linked", 1) for name in names}
+
+
+def test_a_clock_that_is_odd_ends_no_import_and_makes_no_second_run(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    server, folder = server_factory(), tmp_path / "logs"
+    odd = [math.nan, -5.0, 1e300, math.inf, -math.inf, 1.7e15]
+    with SummaryWriter(str(folder / "x")) as writer:
+        writer.add_scalar("a", 0.0, 0, walltime=2000)
+        for step, wall_time in enumerate(odd, 1):
+            writer.add_scalar("a", 0.0, step, walltime=wall_time)
+    assert f"{len(odd)} points say no time" in run(server, folder)
+    before = runs(server, "logs")["x"]
+    assert history(server, before["run_id"], "a") == [(step, 2_000_000, 0.0) for step in range(len(odd) + 1)]
+    with SummaryWriter(str(folder / "x"), filename_suffix=".more") as writer:
+        writer.add_scalar("a", 1.0, 10, walltime=1000)
+    assert run(server, folder).startswith("1 runs")
+    after = runs(server, "logs")
+    assert after.keys() == {"x"}
+    assert after["x"]["run_id"] == before["run_id"]
+    assert history(server, before["run_id"], "a")[-1] == (10, 1_000_000, 1.0)
+    # Which run it is, only the first file says.
+    (folder / "x" / "events.out.tfevents.0").symlink_to(tmp_path / "nowhere")
+    assert f"{folder / 'x'} was left out" in run(server, folder, code=1)
+    assert runs(server, "logs").keys() == {"x"}

@@ -59,6 +59,10 @@ def _tensorboard(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if source.left_out:
         print(f"{source.left_out:,} histograms, images and other values that are no scalars were left out")
+    if source.odd_times:
+        print(
+            f"{source.odd_times:,} points say no time that could be one, and have the time of what was written before"
+        )
     return 1 if source.problems else code
 
 

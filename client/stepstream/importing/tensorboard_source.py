@@ -15,6 +15,8 @@ from stepstream_schema import limits
 
 SCALARS: Final = "scalars"
 HPARAMS: Final = "hparams"
+LAST_MS: Final = 253_402_300_799_999
+"""The year 9999 ends. A clock that says more counts something else than seconds."""
 
 
 class TensorboardSource:
@@ -36,6 +38,8 @@ class TensorboardSource:
             )
         self.left_out = 0
         """Histograms, images, texts and whatever else is no scalar."""
+        self.odd_times = 0
+        """Points whose clock said what is no time."""
 
     def experiments(self) -> Iterator[SourceExperiment]:
         """The folder is one."""
@@ -49,14 +53,18 @@ class TensorboardSource:
                 yield run
 
     def points(self, run: SourceRun) -> Iterator[Point]:
-        """Every scalar, in the order in which it was written."""
+        """Every scalar, in the order in which it was written; what has no time has the one of what stands before it."""
         for name, _ in run.version:
             file = EventFile(self._root / run.artifact_uri / name, self._tensorboard)
+            time_ms = 0
             try:
                 for event in file.events():
+                    own_ms = _ms(event.wall_time)
+                    time_ms = time_ms if own_ms is None else own_ms
                     for value in event.summary.value:
                         if (number := self._number(value)) is not None:
-                            yield key_of(value.tag), number, round(event.wall_time * 1000), event.step
+                            self.odd_times += own_ms is None
+                            yield key_of(value.tag), number, time_ms, event.step
             except OSError as error:
                 # It could be read a moment ago: a run that misses points must not pass for complete.
                 raise QueryError(
@@ -90,7 +98,9 @@ class TensorboardSource:
     def _run(self, folder: Path) -> SourceRun | None:
         """None where nothing can be read."""
         name = folder.relative_to(self._root).as_posix()
-        times: list[float] = []
+        # Not the earliest: one that is written later may say that it is earlier.
+        first: float | None = None
+        times_ms: list[int] = []
         params: dict[str, str] = {}
         version: list[tuple[str, int]] = []
         try:
@@ -98,30 +108,34 @@ class TensorboardSource:
         except OSError as error:
             self._unread(error)
             return None
-        for file in (EventFile(path, self._tensorboard) for path in files):
+        for index, file in enumerate(EventFile(path, self._tensorboard) for path in files):
             try:
                 # Before it is read: what is written to it since is for the next import.
                 size = file.path.stat().st_size
                 for event in file.events():
-                    times.append(event.wall_time)
+                    first = event.wall_time if first is None else first
+                    own_ms = _ms(event.wall_time)
+                    times_ms += [] if own_ms is None else [own_ms]
                     for value in event.summary.value:
                         params |= self._params(value)
             except OSError as error:
                 self._unread(error)
+                if index == 0:
+                    self.problems.append(f"{folder} was left out: which run it is, only its first file says")
+                    return None
                 continue
             version.append((file.path.name, size))
             self.problems += [file.problem] if file.problem else []
-        if not times:
+        if first is None:
             self.problems.append(f"{folder}: there are no events in it")
             return None
-        start = min(times)
         return SourceRun(
-            run_id=hashlib.sha256(f"tensorboard {name} {start!r}".encode()).hexdigest()[:32],
+            run_id=hashlib.sha256(f"tensorboard {name} {first!r}".encode()).hexdigest()[:32],
             name=(self._root.resolve().name if name == "." else name)[: limits.MAX_NAME_CHARS],
             user="",
             status="FINISHED",
-            start_time_ms=round(start * 1000),
-            end_time_ms=round(max(times) * 1000),
+            start_time_ms=min(times_ms, default=0),
+            end_time_ms=max(times_ms, default=0),
             deleted=False,
             # Below the root: what points() reads.
             artifact_uri=name,
@@ -151,6 +165,11 @@ class TensorboardSource:
 
     def _unread(self, error: OSError) -> None:
         self.problems.append(f"{error.filename}: {error.strerror}")
+
+
+def _ms(wall_time: float) -> int | None:
+    """None for what is no time."""
+    return round(wall_time * 1000) if 0 <= wall_time * 1000 <= LAST_MS else None
 
 
 def _text(said: Any) -> str:
