@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboardX import SummaryWriter
 
 from tests.e2e.test_importing import ask, call_v1
@@ -165,3 +167,18 @@ def test_a_clock_that_is_odd_ends_no_import_and_makes_no_second_run(
     (folder / "x" / "events.out.tfevents.0").symlink_to(tmp_path / "nowhere")
     assert f"{folder / 'x'} was left out" in run(server, folder, code=1)
     assert runs(server, "logs").keys() == {"x"}
+
+
+def test_names_that_would_have_one_key_have_two(server_factory: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    server, folder = server_factory(), tmp_path / "logs"
+    # tensorboardX changes such names itself, as TensorFlow does not.
+    writer = EventFileWriter(str(folder))
+    for step in range(2):
+        values = [summary_pb2.Summary.Value(tag=f"loss{a}train{b}", simple_value=ord(a)) for a, b in ("()", "[]")]
+        writer.add_event(event_pb2.Event(wall_time=1000, step=step, summary={"value": values}))
+    writer.close()
+    assert "'loss[train]' is called 'loss_train_-" in run(server, folder)
+    one = runs(server, "logs")["logs"]
+    first, second = sorted(one["metrics"])
+    assert [value for _, _, value in history(server, one["run_id"], first)] == [ord("("), ord("(")]
+    assert [value for _, _, value in history(server, one["run_id"], second)] == [ord("["), ord("[")]

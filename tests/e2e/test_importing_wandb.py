@@ -219,7 +219,7 @@ def test_a_run_that_was_resumed_brings_what_is_new_from_wherever_it_lies(
     assert (after["run_id"], after["params"]) == (before["run_id"], {"lr": "2"})
     assert after["end_time_ms"] > before["end_time_ms"]
     assert history(server, after, "a") == [(0, 1), (10, 2)]
-    assert [step for step, _ in history(server, after, "system/memory_percent")] == [0, 1]
+    assert [step for step, _ in history(server, after, "system/memory_percent")] == [0, 0]
     assert "0 runs" in run(server, tmp_path / "archive")
 
 
@@ -278,6 +278,8 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_taken(
     (log_of(everything, "well").parent / "files" / "gone.pt").symlink_to(everything / "nowhere")
     odd = everything / "run-text.wandb"
     odd.write_text("this is no file of W&B's")
+    dangling = everything / "run-dangling.wandb"
+    dangling.symlink_to(everything / "nowhere")
     empty = everything / "run-empty.wandb"
     empty.touch()
     damaged = log_of(everything, "dead")
@@ -289,6 +291,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_taken(
         assert ("gone.pt of run 'well' was left out" in said) == (taken == "3 runs")
         assert f"{odd}: " in said
         assert "header" in said
+        assert f"{dangling}: No such file" in said
         assert f"{empty}: there is no run in it" in said
         assert f"{damaged}: skipped corrupt data" in said
     check_first(server)

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,7 @@ def _tensorboard(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if source.left_out:
         print(f"{source.left_out:,} histograms, images and other values that are no scalars were left out")
+    _say_marked(source.marked)
     if source.odd_times:
         print(
             f"{source.odd_times:,} points say no time that could be one, and have the time of what was written before"
@@ -80,11 +81,17 @@ def _wandb(arguments: argparse.Namespace) -> int:
     code = _take(arguments, source, arguments.artifacts, [])
     for problem in source.problems:
         print(problem, file=sys.stderr)
+    _say_marked(source.marked)
     if source.left_out:
         print(f"{source.left_out:,} texts, images, tables and other values that are no numbers were left out")
     if source.artifacts:
         print(f"{source.artifacts:,} versions of W&B's artifacts were left out")
     return 1 if source.problems else code
+
+
+def _say_marked(marked: Mapping[str, str]) -> None:
+    for name, key in marked.items():
+        print(f"{name!r:.300} is called {key!r} here: another name of the same run has its key")
 
 
 def _take(arguments: argparse.Namespace, source: "Source", artifacts: "Artifacts", only: Sequence[str]) -> int:

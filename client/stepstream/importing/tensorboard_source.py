@@ -9,7 +9,7 @@ from typing import Any, Final
 from stepstream.errors import ConfigurationError, QueryError
 from stepstream.importing import event_folders
 from stepstream.importing.event_file import EventFile, Tensorboard
-from stepstream.importing.keys import key_of
+from stepstream.importing.keys import Keys
 from stepstream.importing.values import Point, SourceExperiment, SourceLoggedModel, SourceModel, SourceRun
 from stepstream_schema import limits
 
@@ -40,6 +40,8 @@ class TensorboardSource:
         """Histograms, images, texts and whatever else is no scalar."""
         self.odd_times = 0
         """Points whose clock said what is no time."""
+        self.marked: dict[str, str] = {}
+        """Names whose plain key another of the same run had, and their keys."""
 
     def experiments(self) -> Iterator[SourceExperiment]:
         """The folder is one."""
@@ -54,6 +56,7 @@ class TensorboardSource:
 
     def points(self, run: SourceRun) -> Iterator[Point]:
         """Every scalar, in the order in which it was written; what has no time has the one of what stands before it."""
+        keys = Keys()
         for name, _ in run.version:
             file = EventFile(self._root / run.artifact_uri / name, self._tensorboard)
             time_ms = 0
@@ -64,12 +67,13 @@ class TensorboardSource:
                     for value in event.summary.value:
                         if (number := self._number(value)) is not None:
                             self.odd_times += own_ms is None
-                            yield key_of(value.tag), number, time_ms, event.step
+                            yield keys.of(value.tag), number, time_ms, event.step
             except OSError as error:
                 # It could be read a moment ago: a run that misses points must not pass for complete.
                 raise QueryError(
                     f"{error}. What was taken so far stays; the same command goes on from there"
                 ) from error
+        self.marked |= keys.marked
 
     def files(self, run: SourceRun) -> Iterator[str]:
         """None: event files are what is read."""
@@ -101,6 +105,7 @@ class TensorboardSource:
         # Not the earliest: one that is written later may say that it is earlier.
         first: float | None = None
         times_ms: list[int] = []
+        keys = Keys()
         params: dict[str, str] = {}
         version: list[tuple[str, int]] = []
         try:
@@ -117,7 +122,7 @@ class TensorboardSource:
                     own_ms = _ms(event.wall_time)
                     times_ms += [] if own_ms is None else [own_ms]
                     for value in event.summary.value:
-                        params |= self._params(value)
+                        params |= self._params(value, keys)
             except OSError as error:
                 self._unread(error)
                 if index == 0:
@@ -129,6 +134,7 @@ class TensorboardSource:
         if first is None:
             self.problems.append(f"{folder}: there are no events in it")
             return None
+        self.marked |= keys.marked
         return SourceRun(
             run_id=hashlib.sha256(f"tensorboard {name} {first!r}".encode()).hexdigest()[:32],
             name=(self._root.resolve().name if name == "." else name)[: limits.MAX_NAME_CHARS],
@@ -146,12 +152,12 @@ class TensorboardSource:
             version=version,
         )
 
-    def _params(self, value: Any) -> dict[str, str]:
+    def _params(self, value: Any, keys: Keys) -> dict[str, str]:
         """Hyperparameters, where that is what is said."""
         if value.metadata.plugin_data.plugin_name != HPARAMS:
             return {}
         said = self._tensorboard.hparams(value.metadata.plugin_data.content)
-        return {key_of(key): _text(one) for key, one in said.session_start_info.hparams.items()}
+        return {keys.of(key): _text(one) for key, one in sorted(said.session_start_info.hparams.items())}
 
     def _number(self, value: Any) -> float | None:
         """None, and counted, for what is no scalar."""

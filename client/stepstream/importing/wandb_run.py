@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from stepstream.code_version import without_password
-from stepstream.importing.keys import key_of
+from stepstream.importing.keys import Keys, key_of
 from stepstream.importing.values import Point
 from stepstream_schema import limits
 
@@ -92,9 +92,9 @@ class Head:
         """What nothing says the end of has failed: it was killed, or is still running and comes again."""
         return "FINISHED" if self.exit_code == 0 else "FAILED"
 
-    def params(self) -> dict[str, str]:
+    def params(self, keys: Keys) -> dict[str, str]:
         """The configuration, nested names joined by a point as W&B's pages show them."""
-        return {key_of(key): _text(value) for key, value in flat(self.config) if not OWN.fullmatch(key)}
+        return {keys.of(key): _text(value) for key, value in flat(self.config) if not OWN.fullmatch(key)}
 
     def tags(self) -> dict[str, str]:
         """Its tags, each `true`; and whatever else it says of itself."""
@@ -121,7 +121,10 @@ class Head:
 
 
 class Histories:
-    """All points of a run, from its records in order. Law: the same records give the same points."""
+    """All points of a run, from its records in order. Law: the same records give the same points.
+
+    What a machine was measured to do is counted from 0 in each part: a part that is taken alone knows no other.
+    """
 
     def __init__(self, start_ms: int) -> None:
         self._time_ms = start_ms
@@ -129,6 +132,7 @@ class Histories:
         self._samples = 0
         self._seen: set[str] = set()
         self._summary: dict[str, Any] = {}
+        self.keys = Keys()
         self.left_out = 0
         """Values that are no numbers."""
         self.artifacts = 0
@@ -144,6 +148,10 @@ class Histories:
             self._sum_up(said)
         elif kind == "artifact":
             self.artifacts += said.get("type") != "run_table"
+
+    def next_part(self) -> None:
+        """What is taken from now on is of the run's next file."""
+        self._samples = 0
 
     def rest(self) -> Iterator[Point]:
         """What the summary alone says, as of the last step."""
@@ -165,7 +173,7 @@ class Histories:
     def _points(self, above: str, item: Mapping[str, Any], time_ms: int, step: int) -> Iterator[Point]:
         numbers, left_out = parted(item)
         self.left_out += left_out
-        return ((key_of(above + key), value, time_ms, step) for key, value in numbers)
+        return ((self.keys.of(above + key), value, time_ms, step) for key, value in numbers)
 
     def _sum_up(self, said: Mapping[str, Any]) -> None:
         self._summary |= flat(said.get("update") or {})

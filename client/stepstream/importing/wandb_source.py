@@ -14,6 +14,7 @@ from typing import Final
 
 from stepstream.errors import ArtifactError, ConfigurationError, QueryError
 from stepstream.importing import wandb_log
+from stepstream.importing.keys import Keys
 from stepstream.importing.values import Point, SourceExperiment, SourceLoggedModel, SourceModel, SourceRun
 from stepstream.importing.wandb_log import Log, Printers
 from stepstream.importing.wandb_run import Head, Histories
@@ -67,6 +68,8 @@ class WandbSource:
         """Texts, images, tables and whatever else is no number."""
         self.artifacts = 0
         """Versions of W&B's artifacts, whose files are elsewhere."""
+        self.marked: dict[str, str] = {}
+        """Names whose plain key another of the same run had, and their keys."""
 
     def experiments(self) -> Iterator[SourceExperiment]:
         """One for each project, or the one that was named."""
@@ -83,6 +86,7 @@ class WandbSource:
         """Histories, what the machine was measured to do, and last what only the summary says."""
         histories = Histories(run.start_time_ms)
         for part in self._found[run.run_id].parts:
+            histories.next_part()
             known = part.log.problem
             for kind, said in part.log.records():
                 yield from histories.take(kind, said)
@@ -92,6 +96,7 @@ class WandbSource:
                     f"{part.log.problem}. What was taken so far stays; the same command goes on from there"
                 )
         yield from histories.rest()
+        self.marked |= histories.keys.marked
         self.left_out += histories.left_out
         self.artifacts += histories.artifacts
 
@@ -134,6 +139,8 @@ class WandbSource:
         with ThreadPoolExecutor(AT_ONCE, "stepstream-import") as pool:
             for done, part in enumerate(pool.map(self._part, self._logs), 1):
                 self._progress(done, len(self._logs))
+                if part is None:
+                    continue
                 if part.head.run:
                     parts[part.head.identity].append(part)
                 problem = part.log.problem or ("" if part.head.run else f"{part.log.file}: there is no run in it")
@@ -141,8 +148,13 @@ class WandbSource:
         found = [self._run(_once(group)) for group in parts.values()]
         return {one.run.run_id: one for one in sorted(found, key=lambda one: one.run.start_time_ms)}
 
-    def _part(self, log: Log) -> Part:
-        size, head = log.file.stat().st_size, Head()
+    def _part(self, log: Log) -> Part | None:
+        """None for what is not there, such as where a link leads to."""
+        try:
+            size, head = log.file.stat().st_size, Head()
+        except OSError as error:
+            self._unread(error)
+            return None
         for kind, said in log.records():
             head.take(kind, said)
         with self._lock:
@@ -153,6 +165,7 @@ class WandbSource:
 
     def _run(self, parts: Sequence[Part]) -> Found:
         head = functools.reduce(Head.goes_on_with, (part.head for part in parts))
+        keys = Keys()
         run = SourceRun(
             run_id=hashlib.sha256(f"wandb {'/'.join(head.identity)}".encode()).hexdigest()[:32],
             name=head.name,
@@ -162,12 +175,13 @@ class WandbSource:
             end_time_ms=head.end_ms,
             deleted=False,
             artifact_uri=str(_files_of(parts[-1]) or ""),
-            params=head.params(),
+            params=head.params(keys),
             tags=head.tags(),
             latest=[],
             datasets=[],
             version=[(part.log.file.name, part.size, *_weight(_files_of(part))) for part in parts],
         )
+        self.marked |= keys.marked
         return Found(experiment=self._experiment or head.identity[1] or NO_PROJECT, run=run, parts=parts)
 
     def _find(self, root: Path) -> Iterator[Path]:

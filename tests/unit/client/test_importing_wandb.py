@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from stepstream.errors import ConfigurationError
 from stepstream.importing import wandb_log
+from stepstream.importing.keys import Keys
 from stepstream.importing.values import Point
 from stepstream.importing.wandb_log import Log, Printers
 from stepstream.importing.wandb_run import Head, Histories, flat, number, parted
@@ -64,7 +65,7 @@ def test_a_run_is_what_its_records_say_last() -> None:
     )
     assert (made.identity, made.name, made.status) == (("team", "vision", "abc"), "second", "FINISHED")
     assert (made.start_ms, made.end_ms) == (START_MS, START_MS + 60_075)
-    assert made.params() == {"lr": "0.2", "net.layers": "4", "empty": "{}"}
+    assert made.params(Keys()) == {"lr": "0.2", "net.layers": "4", "empty": "{}"}
     assert made.tags() == {
         "good": "true",
         "very _good_": "true",
@@ -150,6 +151,28 @@ def test_what_a_machine_was_measured_to_do_is_counted_from_zero() -> None:
     stats = [("stats", {"item": {"gpu.0.temp": 60 + one}, "timestamp": f"1970-01-01T00:00:0{one}Z"}) for one in (1, 2)]
     made, _ = points(*stats)
     assert made == [("system/gpu.0.temp", 61.0, 1000, 0), ("system/gpu.0.temp", 62.0, 2000, 1)]
+
+
+def test_parts_give_the_same_points_together_and_one_by_one() -> None:
+    parts = [
+        [("stats", {"item": {"cpu": 10 * part + one}, "timestamp": f"1970-01-01T00:0{part}:0{one}Z"}) for one in (1, 2)]
+        for part in (0, 1)
+    ]
+    whole = Histories(START_MS)
+    together: list[Point] = []
+    for part in parts:
+        whole.next_part()
+        together += [point for kind, said in part for point in whole.take(kind, said)]
+    assert together == [point for part in parts for point in points(*part)[0]]
+
+
+def test_names_that_would_have_one_key_have_two() -> None:
+    made, histories = points(row(0, **{"top@1": 0.1, "top_1": 0.9}), row(1, **{"top_1": 0.8, "top@1": 0.2}))
+    other = histories.keys.marked["top_1"]
+    assert [(key, value) for key, value, _, _ in made] == [("top_1", 0.1), (other, 0.9), (other, 0.8), ("top_1", 0.2)]
+    keys = Keys()
+    said = head(("run", {**RUN, "config": {"update": {"a@b": 1, "a#b": 2}}})).params(keys)
+    assert said == {"a_b": "1", keys.marked["a#b"]: "2"}
 
 
 def test_artifacts_are_counted_and_tables_are_files() -> None:
