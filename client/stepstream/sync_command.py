@@ -11,7 +11,7 @@ from typing import Final
 
 from stepstream import settings
 from stepstream.artifacts import leftovers
-from stepstream.errors import SpoolDamaged
+from stepstream.errors import ConfigurationError, SpoolDamaged
 from stepstream.spool import adoption
 from stepstream.sync import SyncReport, deliver_orphans
 from stepstream.transport import Rejected, Transport, Unavailable
@@ -32,6 +32,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _run(arguments: argparse.Namespace) -> int:
     loaded = settings.load(os.environ, spool_dir=arguments.directory, tracking_uri=arguments.tracking_uri)
+    _check(loaded.spool_dir, is_named=arguments.directory is not None)
     report, failed = asyncio.run(_deliver(loaded, arguments))
     stored, problems, away = asyncio.run(_deliver_artifacts(loaded, arguments))
     if sys.stderr.isatty():
@@ -46,6 +47,22 @@ def _run(arguments: argparse.Namespace) -> int:
     if stored or problems:
         print(f"{stored} artifacts are stored")
     return 1 if failed or away or report.refused or report.damaged or report.left or problems else 0
+
+
+def _check(directory: Path, *, is_named: bool) -> None:
+    """Raises ConfigurationError. Where nothing was ever logged from there is none, unless somebody named it."""
+    try:
+        with os.scandir(directory):
+            pass
+    except FileNotFoundError:
+        if is_named:
+            raise ConfigurationError(
+                f"{directory} is not there: name the spool of the runs (STEPSTREAM_SPOOL_DIR)"
+            ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"the spool {directory} cannot be read: {error.strerror}. Nothing was delivered; what is there stays"
+        ) from error
 
 
 async def _deliver(loaded: settings.Settings, arguments: argparse.Namespace) -> tuple[SyncReport, bool]:
@@ -101,6 +118,9 @@ async def _deliver_artifacts(loaded: settings.Settings, arguments: argparse.Name
     """How many are stored, what is left and why, and whether a server was away."""
     stored, problems, away = 0, [], False
     for call in leftovers.find(loaded.spool_dir, everything=arguments.everything):
+        if isinstance(call, leftovers.Left):
+            problems.append(f"{call.note.name}: {call.reason}")
+            continue
         server = (arguments.tracking_uri or call.tracking_uri).rstrip("/")
         try:
             done, failed = await leftovers.deliver(call, server, loaded.token)

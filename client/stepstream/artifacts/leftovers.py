@@ -3,7 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from stepstream.artifacts.pending import PendingCall, PendingFile
 from stepstream.artifacts.remote import Remote
 from stepstream.artifacts.source import FileSource
 from stepstream.notices import LOGGER
+from stepstream.process import ProcessId
 
 FOREIGN_QUIET_S: Final = 3600.0
 """A note of another host is left alone until it has been quiet for so long."""
@@ -24,22 +26,57 @@ AGAIN_S: Final = 1.0
 """Before the second try, and twice that before the third."""
 
 
-def find(spool_dir: Path, *, everything: bool) -> Iterator[PendingCall]:
-    """Notes of ended runs and of dead processes, as far as this host can tell; with `everything` of quiet others."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A note that stays as it is."""
+
+    note: Path
+    reason: str
+
+
+def find(spool_dir: Path, *, everything: bool) -> Iterator[PendingCall | Left]:
+    """Notes of ended runs and of dead processes, as far as this host can tell; with `everything` of quiet others.
+
+    What else there is stays, each with the reason.
+    """
     here = process.current()
-    for call in pending.read_all(pending.folder(spool_dir)):
-        dead = call.owner is None or process.is_dead(call.owner, here)
-        if dead is None:
-            dead = everything and _quiet_s(call.note) > FOREIGN_QUIET_S
-        if dead:
+    left: list[Left] = []
+
+    def unread(note: Path, error: Exception) -> None:
+        left.append(Left(note=note, reason=f"what is noted of artifacts cannot be read: {error!r:.200}"))
+
+    for call in _read(pending.folder(spool_dir), unread):
+        try:
+            reason = _reason(call, here, everything=everything)
+        except FileNotFoundError:
+            continue  # another has sent it meanwhile
+        except OSError as error:
+            reason = str(error)
+        if reason:
+            left.append(Left(note=call.note, reason=f"{len(call.files)} artifacts of run {call.run_id}: {reason}"))
+        else:
             yield call
+    yield from left
 
 
-def _quiet_s(note: Path) -> float:
+def _read(folder: Path, unread: Callable[[Path, Exception], None]) -> Iterator[PendingCall]:
     try:
-        return time.time() - note.stat().st_mtime
-    except OSError:
-        return 0.0  # another has sent it meanwhile, and removed it
+        yield from pending.read_all(folder, unread)
+    except OSError as error:
+        unread(folder, error)
+
+
+def _reason(call: PendingCall, here: ProcessId, *, everything: bool) -> str:
+    """Why it is not sent; empty where it is."""
+    if call.owner is None:
+        return ""
+    dead = process.is_dead(call.owner, here)
+    if dead is None:
+        if not everything:
+            return f"their process ran on {call.owner.host}; --everything takes them"
+        is_quiet = time.time() - call.note.stat().st_mtime > FOREIGN_QUIET_S
+        return "" if is_quiet else f"{call.owner.host} noted them within the hour and may still be running"
+    return "" if dead else "their process is running and uploads them"
 
 
 async def deliver(call: PendingCall, tracking_uri: str, token: str | None) -> tuple[int, list[str]]:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from stepstream.process import ProcessId
 
 COPY_BYTES: Final = 2**20
 """Files up to this size are copied when they are logged: most are temporary, and gone a moment later."""
+NOTE: Final = ".json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +107,20 @@ def leave(note: Path) -> None:
     replace_note(note, json.dumps(said | {"owner": None}))
 
 
-def read_all(directory: Path) -> Iterator[PendingCall]:
-    """Every note that can be read."""
-    for note in sorted(directory.glob("*.json")):
+def _raised(note: Path, error: Exception) -> None:
+    raise error
+
+
+def read_all(directory: Path, unread: Callable[[Path, Exception], None] = _raised) -> Iterator[PendingCall]:
+    """Every note that can be read; `unread` hears of the others. Raises OSError for a directory that cannot be."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return  # no artifact was ever logged from here
+    for note in (directory / name for name in names if name.endswith(NOTE)):
         try:
             said: dict[str, Any] = json.loads(note.read_text())
-            yield PendingCall(
+            call = PendingCall(
                 note=note,
                 tracking_uri=said["tracking_uri"],
                 run_id=said["run_id"],
@@ -119,8 +128,12 @@ def read_all(directory: Path) -> Iterator[PendingCall]:
                 owner=ProcessId(**said["owner"]) if said["owner"] else None,
                 files=_files(said),
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
+            continue  # another has sent it meanwhile
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            unread(note, error)
             continue
+        yield call
 
 
 def _files(said: dict[str, Any]) -> tuple[PendingFile, ...]:
