@@ -120,11 +120,14 @@ async def _deliver_if_orphan(
         return await _deliver(claimed, header, transport, patience_s)
     except Behind:
         behind.add((header.run_id, header.writer))
-        return _left(adoption.release(claimed, header.owner), BEHIND)
+        return _given_back(claimed, header, BEHIND)
     except OSError as error:
-        return _left(adoption.release(claimed, header.owner), str(error))
-    except BaseException:
-        adoption.release(claimed, header.owner)
+        return _given_back(claimed, header, str(error))
+    except BaseException as error:
+        try:
+            adoption.release(claimed, header.owner)
+        except OSError as trouble:
+            error.add_note(f"{claimed.name} could not be given back: {trouble}")
         raise
 
 
@@ -134,6 +137,15 @@ def _reason(path: Path, header: SegmentHeader, verdict: adoption.Verdict) -> str
     if verdict == "foreign":
         return f"its writer ran on {header.owner.host}; --everything takes it"
     return f"{header.owner.host} wrote to it within the hour and may still be running"
+
+
+def _given_back(claimed: Path, header: SegmentHeader, reason: str) -> SyncReport:
+    try:
+        path = adoption.release(claimed, header.owner)
+    except OSError as error:
+        # A claim of a process that has ended holds nobody up.
+        return SyncReport(left=(f"{claimed.name}: {reason}; it could not be given back either: {error}",))
+    return _left(path, reason)
 
 
 def _left(path: Path | None, reason: str) -> SyncReport:

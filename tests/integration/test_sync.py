@@ -1,6 +1,7 @@
 """Spools of the dead, delivered to a real server."""
 
 import asyncio
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,3 +159,25 @@ async def test_what_was_delivered_before_the_server_went_away_is_said(database_u
     assert "run x is hidden" in said.err
     assert f"gone. What is left stays in {tmp_path}" in said.err
     assert await stored_points(database_url) == 1
+
+
+async def test_a_segment_that_cannot_be_given_back_ends_no_sync(database_url, tmp_path, monkeypatch):
+    """As where a disk has become read-only: the claim is of a process that ends, and holds nobody up."""
+    segment(tmp_path, 1, 1)
+    segment(tmp_path, 2, 2)
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(adoption, "remove", read_only)
+    monkeypatch.setattr(adoption, "release", read_only)
+
+    async with running(database_url) as client, transport(client) as sender:
+        report = await deliver_orphans(tmp_path, sender)
+        assert len(report.left) == 2
+        assert all("could not be given back" in said for said in report.left)
+        monkeypatch.undo()
+        # Its process has ended since.
+        monkeypatch.setattr(adoption, "_claimer_dead", lambda state, here: True)
+        assert (await deliver_orphans(tmp_path, sender)).frames == 2
+    assert await stored_points(database_url) == 2
