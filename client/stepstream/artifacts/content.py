@@ -21,15 +21,40 @@ SMALL_PIXELS: Final = 256
 PLAIN_MODES: Final = ("L", "RGB", "RGBA")
 
 
-def of_dict(dictionary: Mapping[str, Any], path: str) -> bytes:
-    """JSON, or YAML where the path says so. Raises ArtifactError for what has no such form."""
-    if path.endswith(YAML):
-        yaml = _needed("yaml", "pyyaml")
-        return bytes(yaml.safe_dump(dict(dictionary), sort_keys=False, allow_unicode=True).encode())
+def of_dict(dictionary: Any, path: str) -> bytes:
+    """JSON, or YAML where the path says so: of a mapping, a list, whatever has such a form.
+
+    In either, NumPy's values are as Python's, and what has no form of its own is text. Raises ArtifactError for what
+    has none at all.
+    """
+    form, write = ("YAML", _yaml) if path.endswith(YAML) else ("JSON", _json)
     try:
-        return json.dumps(dictionary, indent=2, default=_plain, ensure_ascii=False).encode()
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{path}: this has no JSON form: {error}") from error
+        return write(dictionary).encode()
+    except ConfigurationError:
+        raise
+    except Exception as error:  # whatever a foreign type raises while it is read
+        raise ArtifactError(f"{path}: this has no {form} form: {error or type(error).__name__}") from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, default=_plain, ensure_ascii=False)
+
+
+def _yaml(value: Any) -> str:
+    yaml = _needed("yaml", "pyyaml")
+    # Not by way of JSON, which would make a text of a number that is a key, or of a date.
+    dumper: Any = type("Dumper", (yaml.SafeDumper,), {})
+    # Subclasses of these are written as these, as JSON does; the safe dumper refuses them.
+    for kind, write in (
+        (dict, dumper.represent_dict),
+        (list, dumper.represent_list),
+        (tuple, dumper.represent_list),
+        (int, lambda writing, one: writing.represent_int(int(one))),
+        (float, lambda writing, one: writing.represent_float(float(one))),
+        (object, lambda writing, one: writing.represent_data(_plain(one))),
+    ):
+        dumper.add_multi_representer(kind, write)
+    return str(yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True))
 
 
 def of_figure(figure: Any, path: str, options: Mapping[str, Any] | None = None) -> bytes:
@@ -99,10 +124,10 @@ def _pixels(image: Any, path: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's scalars and arrays as Python's; whatever else has no form of its own, as text."""
+    """NumPy's scalars and arrays as Python's, any mapping as a dict; whatever else has no form of its own, as text."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    return str(value)
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def _needed(module: str, package: str) -> Any:
