@@ -79,7 +79,7 @@ def last_active_run() -> OpenRun | None:
 
 
 def end_run(status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
-    """End the run that this thread logs to, if one is open; waits for the server as `run.finish` does."""
+    """End the run that this thread logs to, if one is open; waits for the server, as `run.finish` does."""
     run = active.current()
     if run is not None:
         run.finish(status)

@@ -78,7 +78,8 @@ class Framer:
         for chunk in _chunks(rows):
             yield from self._seal_rows(chunk)
         for note in statuses:
-            status: Any = note.value if note.value in RUN_STATUSES else "FINISHED"
+            # Whoever notes one knows them; of what is none all the same nobody must believe that it went well.
+            status: Any = note.value if note.value in RUN_STATUSES else "FAILED"
             yield self._frame([Status(status=status, time_ms=note.time_ms)])
 
     def heartbeat(self, time_ms: int) -> Sealed:

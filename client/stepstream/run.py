@@ -8,7 +8,7 @@ from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from stepstream import active, lifecycle, settings
+from stepstream import active, ending, lifecycle, settings
 from stepstream.buffer import Note
 from stepstream.errors import ArtifactError
 from stepstream.intake import REMOVED
@@ -264,12 +264,12 @@ class Run(RunArtifacts):
 
         What is left then stays in the spool and the report says where; for that it may take CLOSE_S longer. What is
         logged meanwhile is dropped and counted. A forked child only flushes: the run is its parent's. Calling it again
-        changes nothing.
+        changes nothing. Of a status the case is all one; what is none is said, and the run ends as FAILED.
         """
         deadline = self._deadline(timeout)
         return self._end(status, deadline, None if timeout is None else deadline)
 
-    def _end(self, status: str, deadline: float, artifacts_until: float | None) -> FinishReport:
+    def _end(self, status: object, deadline: float, artifacts_until: float | None) -> FinishReport:
         with self._finish_lock:
             if self._finished is not None:
                 return self._finished
@@ -285,11 +285,11 @@ class Run(RunArtifacts):
                 self._writer.flush(deadline)
             return self._close(artifacts_stored=self._finish_artifacts(artifacts_until))
 
-    def _end_as(self, status: str) -> None:
+    def _end_as(self, status: object) -> None:
         # Said once, though a finish() that was interrupted is called again.
         if not self._intake.ending:
-            self.status = status
-            self._intake.end_as(status)
+            self.status = ending.status(status, self._notices)
+            self._intake.end_as(self.status)
 
     def flush_artifacts(self, timeout: float | None = None) -> bool:
         """Wait until the files that were logged so far are stored; whether they are.

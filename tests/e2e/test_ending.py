@@ -327,6 +327,18 @@ def test_the_code_that_a_script_exits_with_is_how_its_run_ended(tmp_path, line, 
     assert statuses(tmp_path) == [status]
 
 
+@pytest.mark.parametrize(
+    ("said", "status"), [("failed", "FAILED"), ("success", "FAILED"), (3, "FINISHED"), ([], "FAILED")]
+)
+def test_a_run_ends_as_it_was_meant_to_and_keeps_its_points_whatever_is_said(start, tmp_path, caplog, said, status):
+    run = start()
+    run.log({"loss": 1.0}, step=0)
+    report = run.finish(said, timeout=0.2)
+    assert (run.status, run.info.status, statuses(tmp_path / "spool")) == (status, status, [status])
+    assert (report.points_lost, points(tmp_path / "spool")) == (0, 1)
+    assert caplog.text.count("no status of a run") == (said in ("success", []))
+
+
 @pytest.mark.parametrize("count", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT", "STEPSTREAM_RESUME"])
 @pytest.mark.parametrize("times", [0, 1])
 def test_an_attempt_that_follows_another_says_that_the_run_goes_on(start, tmp_path, monkeypatch, count, times):

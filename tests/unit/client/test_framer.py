@@ -187,3 +187,8 @@ def test_wide_rows_whose_keys_change_every_time_keep_no_memory():
     tracemalloc.stop()
     # Names and tuples of seven such rows are 11 MB.
     assert grown < 3 * 2**20
+
+
+def test_a_status_that_nobody_knows_is_no_success():
+    (sealed,) = framer().seal([], [Note("status", "", "success", 1)])
+    assert wire.decode(sealed.data).records[1] == Status(status="FAILED", time_ms=1)
