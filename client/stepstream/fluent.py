@@ -14,6 +14,7 @@ from stepstream import active, model_source, place
 from stepstream.entities import Experiment, Metric, ModelVersion, Param, RegisteredModel, Run, ViewType
 from stepstream.errors import ConfigurationError
 from stepstream.implicit import known, open_run, run_of, wait
+from stepstream.listed import listed
 from stepstream.model_source import ModelSource
 from stepstream.run import Run as OpenRun
 from stepstream.tracking import experiments
@@ -278,32 +279,31 @@ def search_experiments(
 
 
 def search_runs(
-    experiment_ids: Sequence[str] | None = None,
+    experiment_ids: Sequence[str] | str | int | None = None,
     filter_string: str = "",
     run_view_type: int = ViewType.ACTIVE_ONLY,
     max_results: int = ALL,
-    order_by: Sequence[str] | None = None,
+    order_by: Sequence[str] | str | None = None,
     output_format: Literal["pandas", "list"] = "pandas",
     search_all_experiments: bool = False,
-    experiment_names: Sequence[str] | None = None,
+    experiment_names: Sequence[str] | str | None = None,
 ) -> "pandas.DataFrame | list[Run]":
     """Runs that fit a filter, as a table (a column for each metrics.*, params.* and tags.*) or a list.
 
     Without ids and names, of the experiment that runs belong to, or of all. Raises ConfigurationError for both ids and
     names, and where pandas is missing.
     """
-    if experiment_ids and experiment_names:
+    ids, names = listed(experiment_ids), listed(experiment_names)
+    if ids and names:
         raise ConfigurationError("say experiment_ids or experiment_names, not both")
     client = MlflowClient()
-    if search_all_experiments and not experiment_ids and not experiment_names:
-        ids = [one.experiment_id for one in search_experiments()]
-    elif experiment_names:
-        ids = _ids(client, experiment_names)
-    else:
-        ids = list(experiment_ids or [experiment_id()])
+    if names:
+        ids = _ids(client, names)
+    elif not ids:
+        ids = [one.experiment_id for one in search_experiments()] if search_all_experiments else [experiment_id()]
 
     def page(count: int, token: str | None) -> Any:
-        return client.search_runs(ids, filter_string, run_view_type, count, order_by, token)
+        return client.search_runs(ids, filter_string, run_view_type, count, listed(order_by), token)
 
     found = every(page, max_results) if ids else []
     if output_format == "list":

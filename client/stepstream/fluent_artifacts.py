@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 from stepstream import active
 from stepstream.fluent import experiment_id
 from stepstream.implicit import known, open_run, run_of, wait
+from stepstream.listed import listed
 from stepstream.tracking.client import MlflowClient
 
 if TYPE_CHECKING:
@@ -98,14 +99,17 @@ def log_table(data: Any, artifact_file: str, run_id: str | None = None) -> None:
 
 
 def load_table(
-    artifact_file: str, run_ids: Sequence[str] | None = None, extra_columns: Sequence[str] | None = None
+    artifact_file: str,
+    run_ids: Sequence[str] | str | None = None,
+    extra_columns: Sequence[str] | str | None = None,
 ) -> "pandas.DataFrame":
     """Rows that log_table has stored under this name, in these runs or in all of the experiment that runs belong to.
 
     `extra_columns` names columns of search_runs that each row is to have. Raises as log_table does.
     """
     active.flush()
-    return MlflowClient().load_table(experiment_id(), artifact_file, run_ids, extra_columns)
+    runs = None if run_ids is None else listed(run_ids)
+    return MlflowClient().load_table(experiment_id(), artifact_file, runs, listed(extra_columns))
 
 
 def get_artifact_uri(artifact_path: str | None = None) -> str:

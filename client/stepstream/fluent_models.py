@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stepstream.entities import LoggedModel
 from stepstream.fluent import every, experiment_id
 from stepstream.implicit import known
+from stepstream.listed import listed
 from stepstream.tracking.client import MlflowClient
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def log_outputs(models: Sequence[Any], run_id: str | None = None) -> None:
 
 
 def search_logged_models(
-    experiment_ids: Sequence[str] | None = None,
+    experiment_ids: Sequence[str] | str | int | None = None,
     filter_string: str | None = None,
     datasets: Sequence[Mapping[str, str]] | None = None,
     max_results: int | None = None,
@@ -77,7 +78,7 @@ def search_logged_models(
 
     Each order is {"field_name": ..., "ascending": ...}. Raises ConfigurationError where pandas is missing.
     """
-    client, ids = MlflowClient(), list(experiment_ids or [_own_experiment()])
+    client, ids = MlflowClient(), listed(experiment_ids) or [_own_experiment()]
 
     def page(count: int, token: str | None) -> Any:
         return client.search_logged_models(ids, filter_string, datasets, count, order_by, token)

@@ -8,6 +8,7 @@ import msgpack
 import numpy as np
 
 from stepstream.errors import ConfigurationError, QueryError
+from stepstream.listed import listed
 from stepstream.query import Server
 from stepstream_schema import paths
 
@@ -21,7 +22,7 @@ TOO_LARGE: Final = 413
 def frame(
     server: Server,
     run_id: str,
-    keys: Sequence[str] | None,
+    keys: Sequence[str] | str | None,
     *,
     rank: int | None,
     attempt: str | None,
@@ -35,7 +36,7 @@ def frame(
     except ModuleNotFoundError as error:
         raise ConfigurationError("history() makes a pandas table: pip install 'stepstream[dataframe]'") from error
     tables = []
-    for key in keys if keys is not None else _keys(server, run_id):
+    for key in listed(keys) if keys is not None else _keys(server, run_id):
         asked = {"key": key, "rank": rank, "attempt": attempt, "buckets": buckets}
         for columns in _parts(server, run_id, asked, start_step, end_step):
             table = pandas.DataFrame(columns)

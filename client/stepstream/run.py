@@ -209,7 +209,7 @@ class Run(RunArtifacts):
 
     def history(
         self,
-        keys: Sequence[str] | None = None,
+        keys: Sequence[str] | str | None = None,
         *,
         rank: int | None = None,
         attempt: str | None = None,
