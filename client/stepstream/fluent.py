@@ -7,6 +7,7 @@ What asks or changes anything else waits for the server, and raises QueryError. 
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -29,6 +30,8 @@ PAGE: Final = 1000
 ALL: Final = 100_000
 """Runs of a search that names no number, as MLflow has it."""
 OF_RUN: Final = "runs:/"
+ASKED: Final = {field.name for field in fields(Experiment)} - {"name"} | {"to_dictionary"}
+"""What the server says of an experiment of which the name is known."""
 
 
 class NamedExperiment:
@@ -38,6 +41,10 @@ class NamedExperiment:
         self.name = name
 
     def __getattr__(self, attribute: str) -> Any:
+        # Notebooks, copy and pickle look for all sorts of names: a question for each would wait for minutes, and make
+        # the experiment.
+        if attribute not in ASKED:
+            raise AttributeError(f"an experiment has no {attribute!r}", name=attribute, obj=self)
         return getattr(self._known, attribute)
 
     def __repr__(self) -> str:
