@@ -47,6 +47,11 @@ def opened(run: "Run") -> None:
     _last = run
 
 
+def joined(run: "Run", *, is_current: bool) -> None:
+    """It is open elsewhere, and is known here by its id; this thread logs to it only where that is what it is for."""
+    _open.append((_me() if is_current else object(), run))
+
+
 def closed(run: "Run") -> None:
     """It has ended, in whatever thread."""
     for entry in list(_open):

@@ -12,6 +12,7 @@ from stepstream import active, ending, lifecycle, settings
 from stepstream.buffer import Note
 from stepstream.errors import ArtifactError
 from stepstream.intake import REMOVED
+from stepstream.joining import Joinable
 from stepstream.notices import Notices
 from stepstream.report import FinishReport, Lag, Stats
 from stepstream.run_artifacts import RunArtifacts, new_uploader
@@ -37,7 +38,7 @@ CLOSE_S: Final = 5.0
 _ABANDONED: list[object] = []
 
 
-class Run(RunArtifacts):
+class Run(RunArtifacts, Joinable):
     """One writer of one run.
 
     Law: after construction nothing that logs blocks on the network or raises; what is lost is counted in `stats` and
@@ -53,8 +54,10 @@ class Run(RunArtifacts):
         attempt: Attempt,
         settings: settings.Settings,
         adopts: bool = True,
+        start_time_ms: int | None = None,
+        is_child: bool = False,
     ) -> None:
-        """`adopts`: deliver, too, what processes that are gone have left in the spool."""
+        """`adopts`: deliver, too, what processes that are gone have left in the spool. `is_child`: as if forked."""
         self._notices = Notices()
         self.run_id = run_id
         """32 hex digits."""
@@ -65,14 +68,15 @@ class Run(RunArtifacts):
         self._settings = settings
         self.status = "RUNNING"
         """As this process has said it."""
-        self._start_time_ms = time.time_ns() // 1_000_000
+        self._start_time_ms = time.time_ns() // 1_000_000 if start_time_ms is None else start_time_ms
         self._info: OpenRunInfo | None = None
-        self._is_child = False
+        self._is_child = is_child
         self._finished: FinishReport | None = None
         self._finish_lock = threading.RLock()
         self._open_writer(run_name)
         self.name = self._writer.run_name
-        self._writer.launch()
+        if not is_child:
+            self._writer.launch()
         lifecycle.register(self)
 
     def _open_writer(self, run_name: str | None) -> None:

@@ -20,6 +20,16 @@ class OpenRunInfo:
         self.end_time: int | None = None
         self.lifecycle_stage = "active"
 
+    def __copy__(self) -> "OpenRunInfo":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OpenRunInfo":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Of the run where it is read, for what only the server knows must not be waited for here.
+        return getattr, (self._run, "info")
+
     @property
     def run_id(self) -> str:
         """32 hex digits."""
