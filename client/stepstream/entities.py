@@ -77,6 +77,16 @@ class _Value:
         """All of it as plain values."""
         return asdict(self)  # type: ignore[call-overload, no-any-return]
 
+    def _hash(self) -> int:
+        """Of what holds mappings and lists, which have none; a class takes it as its own."""
+        return hash(tuple(map(_hashable, self.__dict__.values())))
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return frozenset(value.items())
+    return tuple(value) if isinstance(value, list) else value
+
 
 @dataclass(frozen=True)
 class Metric(_Value):
@@ -128,6 +138,7 @@ class InputTag(_Value):
 class Experiment(_Value):
     """One experiment."""
 
+    __hash__ = _Value._hash
     experiment_id: str
     name: str
     artifact_location: str
@@ -153,6 +164,7 @@ class Dataset(_Value):
 class DatasetInput(_Value):
     """A dataset with the tags of its use, such as mlflow.data.context."""
 
+    __hash__ = _Value._hash
     dataset: Dataset
     tags: Sequence[InputTag] = ()
 
@@ -176,6 +188,7 @@ class LoggedModelOutput(_Value):
 class RunInputs(_Value):
     """What a run has read."""
 
+    __hash__ = _Value._hash
     dataset_inputs: Sequence[DatasetInput] = ()
     model_inputs: Sequence[LoggedModelInput] = ()
 
@@ -184,6 +197,7 @@ class RunInputs(_Value):
 class RunOutputs(_Value):
     """What a run has made."""
 
+    __hash__ = _Value._hash
     model_outputs: Sequence[LoggedModelOutput] = ()
 
 
@@ -211,6 +225,7 @@ class RunInfo(_Value):
 class RunData(_Value):
     """Latest values of metrics, params and tags."""
 
+    __hash__ = _Value._hash
     metrics: Mapping[str, float]
     params: Mapping[str, str]
     tags: Mapping[str, str]
@@ -239,6 +254,7 @@ class FileInfo(_Value):
 class LoggedModel(_Value):
     """A model that a run has made."""
 
+    __hash__ = _Value._hash
     model_id: str
     experiment_id: str
     name: str
@@ -263,6 +279,7 @@ class LoggedModel(_Value):
 class ModelVersion(_Value):
     """One version of a registered model."""
 
+    __hash__ = _Value._hash
     name: str
     version: str
     creation_timestamp: int
@@ -283,6 +300,7 @@ class ModelVersion(_Value):
 class RegisteredModel(_Value):
     """One registered model."""
 
+    __hash__ = _Value._hash
     name: str
     creation_timestamp: int
     last_updated_timestamp: int

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from dataclasses import MISSING, fields
 
 import numpy as np
 import pytest
@@ -219,3 +220,29 @@ def test_entities_read_as_mlflows_do():
     assert entities.RunStatus.from_string("KILLED") == 5
     assert not entities.RunStatus.is_terminated(entities.RunStatus.RUNNING)
     assert entities.PagedList([1], "next").token == "next"
+
+
+def test_entities_that_are_equal_are_one_in_a_set():
+    dataset = entities.Dataset("d", "1", "local", "{}")
+    given = {
+        entities.Experiment: {"tags": {"a": "b"}},
+        entities.RunData: {"metrics": {"a": 1.0}, "params": {}, "tags": {"b": "c"}},
+        entities.RunInputs: {"dataset_inputs": [entities.DatasetInput(dataset, [entities.InputTag("a", "b")])]},
+        entities.RunOutputs: {"model_outputs": [entities.LoggedModelOutput("m")]},
+        entities.RunInfo: {},
+        entities.LoggedModel: {"params": {}, "tags": {"a": "b"}, "metrics": [entities.Metric("a", 1.0, 1)]},
+        entities.ModelVersion: {"tags": {"a": "b"}, "aliases": ["best"]},
+    }
+
+    def made(kind, **more):
+        named = {field.name: "x" for field in fields(kind) if field.default is field.default_factory is MISSING}
+        return kind(**named | given.get(kind, {}) | more)
+
+    parts = ("info", "data", "inputs", "outputs")
+    kinds = (entities.RunInfo, entities.RunData, entities.RunInputs, entities.RunOutputs)
+    for kind in given:
+        assert len({made(kind), made(kind)}) == 1
+    assert len({entities.Run(**{part: made(of) for part, of in zip(parts, kinds, strict=True)}) for _ in range(2)}) == 1
+    versions = [made(entities.ModelVersion)]
+    model = made(entities.RegisteredModel, latest_versions=versions, tags={}, aliases={"best": "1"})
+    assert {model: 1}[made(entities.RegisteredModel, latest_versions=versions, tags={}, aliases={"best": "1"})] == 1
