@@ -62,7 +62,7 @@ class NamedExperiment:
 def set_experiment(experiment_name: str | None = None, experiment_id: str | None = None) -> Experiment:
     """Runs that start from now on belong to it; made with its first run. By its name, nothing has to be reachable.
 
-    Raises ConfigurationError for neither or both; by an id, QueryError where there is none, or a deleted one.
+    Raises ConfigurationError for neither or both and for no name; by an id, QueryError where there is no active one.
     """
     if (experiment_name is None) == (experiment_id is None):
         raise ConfigurationError("say one of experiment_name and experiment_id")
@@ -70,7 +70,8 @@ def set_experiment(experiment_name: str | None = None, experiment_id: str | None
         found = experiments.active(MlflowClient(), experiment_id)
         place.say_experiment(found.name)
         return found
-    assert experiment_name is not None
+    if not isinstance(experiment_name, str) or not experiment_name:
+        raise ConfigurationError(f"an experiment's name is a text that is not empty, and not {experiment_name!r}")
     place.say_experiment(experiment_name)
     # Reads as an Experiment does.
     return NamedExperiment(experiment_name)  # type: ignore[return-value]

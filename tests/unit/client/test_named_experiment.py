@@ -1,15 +1,17 @@
 """What set_experiment answers with asks the server for what an experiment has, and for nothing else."""
 
 import copy
+import os
 import pickle
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from stepstream import query
-from stepstream.errors import QueryError
-from stepstream.fluent import NamedExperiment
+from stepstream import place, query
+from stepstream.errors import ConfigurationError, QueryError
+from stepstream.fluent import NamedExperiment, set_experiment
 
 LOOKED_FOR = (
     "_ipython_display_",
@@ -58,3 +60,11 @@ def test_it_can_be_copied_and_sent_to_another_process(silent: socket.socket) -> 
     for copied in (copy.copy(experiment), copy.deepcopy(experiment), pickle.loads(pickle.dumps(experiment))):
         assert (type(copied), copied.name) == (NamedExperiment, "x")
     assert not was_asked(silent)
+
+
+@pytest.mark.parametrize("name", ["", 5, b"x", ["x"]])
+def test_what_is_no_name_is_refused_before_it_takes_effect(name: Any) -> None:
+    before = place.experiment(), os.environ.get("STEPSTREAM_EXPERIMENT_NAME")
+    with pytest.raises(ConfigurationError, match="name"):
+        set_experiment(name)
+    assert (place.experiment(), os.environ.get("STEPSTREAM_EXPERIMENT_NAME")) == before
