@@ -16,6 +16,8 @@ _open: "list[tuple[object, Run]]" = []
 _last: "Run | None" = None
 _own: Final = threading.local()
 _main: object = None
+_NOBODY: Final = object()
+"""In the place of a thread: no thread logs to the run without naming it."""
 
 
 def _me() -> object:
@@ -33,7 +35,7 @@ def _forked() -> None:
     # A child has one thread, whichever of its parent's has made it: all that is open is that one's.
     global _main
     _main = _me()
-    _open[:] = [(_main, run) for _, run in _open]
+    _open[:] = [(owner if owner is _NOBODY else _main, run) for owner, run in _open]
 
 
 if hasattr(os, "register_at_fork"):
@@ -49,7 +51,7 @@ def opened(run: "Run") -> None:
 
 def joined(run: "Run", *, is_current: bool) -> None:
     """It is open elsewhere, and is known here by its id; this thread logs to it only where that is what it is for."""
-    _open.append((_me() if is_current else object(), run))
+    _open.append((_me() if is_current else _NOBODY, run))
 
 
 def closed(run: "Run") -> None:

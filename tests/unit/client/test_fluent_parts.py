@@ -105,6 +105,16 @@ def test_a_child_that_is_forked_by_another_thread_goes_on_with_the_open_run():
     assert in_thread(fork) == 0
 
 
+def test_a_run_that_is_joined_by_its_id_is_no_threads_own_nor_a_childs():
+    kept, sent = Handle("kept"), Handle("sent")
+    active.joined(kept, is_current=False)
+    assert (active.current(), active.by_id("kept")) == (None, kept)
+    active._forked()
+    assert active.current() is None
+    active.joined(sent, is_current=True)
+    assert active.current() is sent
+
+
 def test_a_flush_asks_every_run_and_says_whether_all_are_durable():
     runs = [Handle("stuck"), Handle("a")]
     for run in runs:
