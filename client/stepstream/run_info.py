@@ -1,19 +1,32 @@
 """What an open run says of itself under MLflow's names; what only the server knows is asked when it is read."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
-from stepstream.query import Server
+from stepstream.errors import QueryError
 from stepstream_schema import paths
 
 if TYPE_CHECKING:
+    from stepstream.query import Server
     from stepstream.run import Run
+
+_named: "Final[WeakSet[Run]]" = WeakSet()
+NOT_FOUND: Final = 404
+
+
+def named_by_id(run: "Run") -> None:
+    """Somebody has said its id: it may exist already, under another name, and in another experiment than is said."""
+    _named.add(run)
 
 
 class OpenRunInfo:
-    """`run.info`: experiment_id and artifact_uri ask the server, and may raise QueryError; all else is known."""
+    """`run.info`: experiment_id and artifact_uri ask the server, and may raise QueryError; all else is known.
 
-    def __init__(self, run: "Run", server: Server, start_time_ms: int) -> None:
+    Of a run that was named by its id, the name is asked for, too.
+    """
+
+    def __init__(self, run: "Run", server: "Server", start_time_ms: int) -> None:
         self._run = run
         self._server = server
         self.start_time = start_time_ms
@@ -42,8 +55,13 @@ class OpenRunInfo:
 
     @property
     def run_name(self) -> str:
-        """Its name for people."""
-        return self._run.name
+        """Its name for people; where the server cannot be asked for it, the one that this process would give it."""
+        try:
+            stored = self._stored
+        except QueryError:
+            # What is printed for people must not end a training, and may be wrong.
+            stored = None
+        return str(stored["name"] or self._run.name) if stored is not None else self._run.name
 
     @property
     def status(self) -> str:
@@ -60,13 +78,34 @@ class OpenRunInfo:
     @property
     def experiment_id(self) -> str:
         """Of its experiment, which is made if there is none yet."""
-        return str(self._experiment["experiment_id"])
+        return str(self._placed["experiment_id"])
 
     @property
     def artifact_uri(self) -> str:
         """Where its artifacts lie."""
-        return f"{self._experiment['artifact_location']}/{self._run.run_id}/artifacts"
+        return str(self._placed["artifact_uri"])
+
+    @property
+    def _placed(self) -> dict[str, Any]:
+        return self._stored if self._stored is not None else self._to_be
 
     @cached_property
-    def _experiment(self) -> dict[str, Any]:
-        return self._server.ask("POST", paths.EXPERIMENTS, {"name": self._run.experiment})
+    def _stored(self) -> dict[str, Any] | None:
+        """As the server has it; None for one that it does not know, or that began here."""
+        if self._run not in _named:
+            return None
+        try:
+            return self._server.ask("GET", paths.run(self._run.run_id))
+        except QueryError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return None
+
+    @cached_property
+    def _to_be(self) -> dict[str, Any]:
+        """What the server will have of a run that begins here."""
+        made = self._server.ask("POST", paths.EXPERIMENTS, {"name": self._run.experiment})
+        return {
+            "experiment_id": made["experiment_id"],
+            "artifact_uri": f"{made['artifact_location']}/{self._run.run_id}/artifacts",
+        }

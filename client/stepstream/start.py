@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from stepstream import active, identity, place, process, settings
+from stepstream import active, identity, place, process, run_info, settings
 from stepstream.run import Run
 from stepstream_schema.attempt import Attempt
 
@@ -77,7 +77,10 @@ def start_run(
     if job.world_size <= 1 and not again:
         os.environ.update(identity.begun(os.environ, process.current(), run.run_id))
     active.opened(run)
-    if identity.given(os.environ, run_id) or job.attempt > Attempt():
+    is_named = identity.given(os.environ, run_id) is not None
+    if is_named:
+        run_info.named_by_id(run)
+    if is_named or job.attempt > Attempt():
         # It may have ended before, in another life or by the attempt that was restarted: it goes on.
         run.resume(time.time_ns() // 1_000_000)
     if log_system_metrics:
