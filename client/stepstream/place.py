@@ -1,10 +1,13 @@
 """Where this process logs to: the server and the experiment that were said for all runs to come."""
 
 import os
+from functools import lru_cache
 from typing import Final
 
 from stepstream import settings
-from stepstream.errors import ConfigurationError
+from stepstream.errors import ConfigurationError, QueryError
+
+BY_ID: Final = "MLFLOW_EXPERIMENT_ID"
 
 # Assigned in one step of the interpreter; threads that disagree want arguments.
 _said: Final[dict[str, str]] = {}
@@ -58,9 +61,30 @@ def say_experiment(name: str) -> None:
     _export("STEPSTREAM_EXPERIMENT_NAME", name)
 
 
-def experiment() -> str | None:
-    """What set_experiment was told last."""
-    return _said.get("experiment")
+def experiment(server: str | None = None) -> str | None:
+    """What set_experiment was told last; else the name of MLFLOW_EXPERIMENT_ID, where the environment says no name.
+
+    Of an id the name is asked for, once in a process: a run that starts later must not need the server for it. Raises
+    QueryError where there is no such experiment, or nobody answers: under another one nobody would look for the run.
+    """
+    said, by_id = _said.get("experiment"), os.environ.get(BY_ID)
+    if said or not by_id or any(os.environ.get(name) for name in settings.EXPERIMENT_NAMES):
+        return said
+    try:
+        return _asked(by_id, settings.load(os.environ, tracking_uri=server or tracking_uri()).tracking_uri)
+    except QueryError as error:
+        message = f"{BY_ID} is {by_id!r}: {error}; with MLFLOW_EXPERIMENT_NAME a run starts without the server"
+        raise QueryError(message, status=error.status, error_code=error.error_code) from error
+
+
+def experiment_name(experiment_id: str, server: str | None = None) -> str:
+    """The name of an experiment that runs may belong to: asks the server. Raises QueryError."""
+    from stepstream.tracking.experiments import Experiments, active
+
+    return active(Experiments(server), experiment_id).name
+
+
+_asked: Final = lru_cache(maxsize=64)(experiment_name)
 
 
 def _export(name: str, value: str) -> None:

@@ -13,6 +13,7 @@ from stepstream.keys import clean
 
 DEFAULT_TRACKING_URI: Final = "http://127.0.0.1:5150"
 EVERY_CALL: Final = "every call"
+EXPERIMENT_NAMES: Final = ("STEPSTREAM_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +109,7 @@ def _tracking_uri(environ: Mapping[str, str], given: object, problems: list[str]
 
 
 def _experiment(environ: Mapping[str, str], given: object, problems: list[str]) -> str:
-    sources = (
-        ("experiment", _text(given)),
-        ("STEPSTREAM_EXPERIMENT_NAME", environ.get("STEPSTREAM_EXPERIMENT_NAME")),
-        ("MLFLOW_EXPERIMENT_NAME", environ.get("MLFLOW_EXPERIMENT_NAME")),
-    )
+    sources = (("experiment", _text(given)), *((name, environ.get(name)) for name in EXPERIMENT_NAMES))
     source, name = next(((source, name) for source, name in sources if name), ("", "Default"))
     # Not cleaned as a run's name is: under another name it would be another experiment.
     if clean(name) != name:

@@ -43,16 +43,17 @@ def start_run(
 ) -> Run:
     """Start a run, or join it: every rank of a job that calls this logs into one run.
 
-    Nothing has to be reachable, unless the experiment is named by `experiment_id`, whose name is asked for. Where
-    `experiment` is 32 hex digits it is a run's id, as MLflow's first argument is. With `nested`, the run is a child of
-    the one that is open in this thread. Raises ConfigurationError for settings that cannot be meant, RunIdentityError
-    when several nodes have nothing that tells them which run is theirs, QueryError for an experiment_id that is none.
+    Nothing has to be reachable, unless the experiment is named by `experiment_id`, or by MLFLOW_EXPERIMENT_ID alone:
+    the name of that is asked for. Where `experiment` is 32 hex digits it is a run's id, as MLflow's first argument is.
+    With `nested`, the run is a child of the one that is open in this thread. Raises ConfigurationError for settings
+    that cannot be meant, RunIdentityError when several nodes have nothing that tells them which run is theirs,
+    QueryError for an experiment's id that is none.
     """
     if experiment is not None and run_id is None and RUN_ID.fullmatch(experiment):
         experiment, run_id = None, experiment
     loaded = settings.load(
         os.environ,
-        experiment=experiment or _experiment(experiment_id, tracking_uri) or place.experiment(),
+        experiment=experiment or _experiment(experiment_id, tracking_uri),
         tracking_uri=tracking_uri or place.tracking_uri(),
         token=token,
         spool_dir=spool_dir,
@@ -114,7 +115,5 @@ def download_artifacts(
 
 def _experiment(experiment_id: str | None, tracking_uri: str | None) -> str | None:
     if experiment_id is None:
-        return None
-    from stepstream.tracking.experiments import Experiments, active
-
-    return active(Experiments(tracking_uri), experiment_id).name
+        return place.experiment(tracking_uri)
+    return place.experiment_name(experiment_id, tracking_uri)

@@ -1,5 +1,7 @@
 """Where a script's runs and questions go: what its arguments, its environment and the server say of it."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,3 +42,63 @@ except mlflow.MlflowException as error:
         "away",
         "TEMPORARILY_UNAVAILABLE",
     ]
+
+
+def test_the_environments_id_of_an_experiment_counts_where_no_name_is_said(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    script = """
+import os
+import stepstream as mlflow
+client = mlflow.MlflowClient()
+made = client.create_experiment("by id")
+os.environ["MLFLOW_EXPERIMENT_ID"] = made
+with mlflow.start_run() as run:
+    print(run.experiment, run.info.experiment_id == made)
+print([one.info.run_id == run.run_id for one in mlflow.search_runs(output_format="list")])
+with mlflow.start_run(experiment="named") as run:
+    print(run.experiment)
+os.environ["MLFLOW_EXPERIMENT_NAME"] = "also named"
+print(mlflow.start_run().experiment)
+mlflow.end_run()
+del os.environ["MLFLOW_EXPERIMENT_NAME"]
+for wrong in ("999999", "abc"):
+    os.environ["MLFLOW_EXPERIMENT_ID"] = wrong
+    try:
+        mlflow.start_run()
+    except mlflow.MlflowException as error:
+        print(error.error_code, "MLFLOW_EXPERIMENT_ID is " + repr(wrong) in str(error), mlflow.active_run())
+mlflow.set_experiment("set")
+print(mlflow.start_run().experiment)
+"""
+    assert python(script, environment(server_factory(), tmp_path)).splitlines() == [
+        "by id True",
+        "[True]",
+        "named",
+        "also named",
+        "RESOURCE_DOES_NOT_EXIST True None",
+        "INVALID_PARAMETER_VALUE True None",
+        "set",
+    ]
+
+
+def test_a_later_run_does_not_need_the_server_for_the_name_of_the_environments_id(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    server = server_factory()
+    script = """
+import os, sys
+import stepstream as mlflow
+os.environ["MLFLOW_EXPERIMENT_ID"] = mlflow.MlflowClient().create_experiment("by id")
+mlflow.start_run(finish_timeout=0).finish()
+print("ready", flush=True)
+sys.stdin.readline()
+run = mlflow.start_run(finish_timeout=0)
+print(run.experiment)
+"""
+    command = [sys.executable, "-c", script]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(server, tmp_path), text=True, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        server.kill_everything()
+        assert process.communicate("\n", timeout=60)[0] == "by id\n"
