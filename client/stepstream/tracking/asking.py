@@ -1,12 +1,14 @@
 """What every question has in common: the server, percent-encoded names, pages, and that one's own writes are seen."""
 
+import operator
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from stepstream import active, place, settings
 from stepstream.entities import PagedList, ViewType
+from stepstream.errors import QueryError
 from stepstream.query import Server
 
 Entity = TypeVar("Entity")
@@ -46,3 +48,29 @@ def encoded(name: str) -> str:
 def texts(said: Mapping[str, Any] | None) -> dict[str, str]:
     """Values as texts."""
     return {str(key): str(value) for key, value in (said or {}).items()}
+
+
+def whole(said: Any, name: str) -> int:
+    """A whole number of any type, or written as text. Raises QueryError for what is none."""
+    try:
+        return int(said) if isinstance(said, str) else int(operator.index(said))
+    except (TypeError, ValueError):
+        raise _wrong(f"{name} is a whole number, not {said!r}") from None
+
+
+def ids(said: str | int | Iterable[str | int]) -> list[int]:
+    """Of experiments: several, or one by itself. Raises QueryError for what is none."""
+    return [whole(one, "an experiment's id") for one in ([said] if isinstance(said, int | str) else said)]
+
+
+def view(said: int) -> str:
+    """Which are seen. Raises QueryError for what is no ViewType."""
+    try:
+        return VIEWS[said]
+    except (KeyError, TypeError):
+        known = "ViewType.ACTIVE_ONLY (1), DELETED_ONLY (2) or ALL (3)"
+        raise _wrong(f"a view is one of {known}, not {said!r}") from None
+
+
+def _wrong(message: str) -> QueryError:
+    return QueryError(message, status=400, error_code="INVALID_PARAMETER_VALUE")

@@ -6,7 +6,7 @@ from typing import Any
 from stepstream.entities import Experiment, PagedList, ViewType
 from stepstream.errors import QueryError
 from stepstream.tracking import said
-from stepstream.tracking.asking import VIEWS, Asking, texts
+from stepstream.tracking.asking import Asking, texts, view, whole
 from stepstream_schema import paths
 
 
@@ -22,7 +22,7 @@ class Experiments(Asking):
 
     def get_experiment(self, experiment_id: str | int) -> Experiment:
         """One experiment, be it deleted."""
-        return said.experiment(self._ask("GET", paths.experiment(str(experiment_id))))
+        return said.experiment(self._ask("GET", _one(experiment_id)))
 
     def get_experiment_by_name(self, name: str) -> Experiment | None:
         """The experiment of a name, or None."""
@@ -49,29 +49,33 @@ class Experiments(Asking):
             filter=filter_string,
             order_by=order_by,
             page_token=page_token,
-            view=VIEWS[view_type],
+            view=view(view_type),
             max_results=max_results,
         )
 
     def rename_experiment(self, experiment_id: str, new_name: str) -> None:
         """A new name."""
-        self._ask("PATCH", paths.experiment(experiment_id), {"name": new_name})
+        self._ask("PATCH", _one(experiment_id), {"name": new_name})
 
     def delete_experiment(self, experiment_id: str) -> None:
         """Deleted with its runs, until it is restored."""
-        self._ask("DELETE", paths.experiment(experiment_id))
+        self._ask("DELETE", _one(experiment_id))
 
     def restore_experiment(self, experiment_id: str) -> None:
         """Restored with its runs."""
-        self._ask("POST", paths.experiment(experiment_id) + "/restore")
+        self._ask("POST", _one(experiment_id) + "/restore")
 
     def set_experiment_tag(self, experiment_id: str, key: str, value: Any) -> None:
         """The last value stays."""
-        self._ask("POST", paths.experiment(experiment_id) + "/tags", {"tags": {key: str(value)}})
+        self._ask("POST", _one(experiment_id) + "/tags", {"tags": {key: str(value)}})
 
     def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
         """A tag goes."""
-        self._ask("DELETE", paths.experiment(experiment_id) + "/tags", key=key)
+        self._ask("DELETE", _one(experiment_id) + "/tags", key=key)
+
+
+def _one(experiment_id: str | int) -> str:
+    return paths.experiment(str(whole(experiment_id, "experiment_id")))
 
 
 def active(experiments: Experiments, experiment_id: str | int) -> Experiment:

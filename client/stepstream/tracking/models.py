@@ -5,7 +5,7 @@ from typing import Any
 
 from stepstream.entities import LoggedModel, PagedList
 from stepstream.tracking import said
-from stepstream.tracking.asking import Asking, texts
+from stepstream.tracking.asking import Asking, ids, texts, whole
 from stepstream_schema import paths
 
 
@@ -23,7 +23,7 @@ class Models(Asking):
     ) -> LoggedModel:
         """A model that is about to be logged."""
         body = {
-            "experiment_id": int(experiment_id),
+            "experiment_id": whole(experiment_id, "experiment_id"),
             "name": name or "",
             "source_run_id": source_run_id,
             "tags": texts(tags),
@@ -56,7 +56,7 @@ class Models(Asking):
             paths.LOGGED_MODELS + "/search",
             "models",
             said.logged_model,
-            experiment_ids=[int(one) for one in experiment_ids],
+            experiment_ids=ids(experiment_ids),
             filter=filter_string,
             datasets=on or None,
             max_results=max_results,

@@ -6,7 +6,7 @@ from typing import Any, Final
 from stepstream.entities import ModelVersion, PagedList, RegisteredModel
 from stepstream.errors import ConfigurationError, QueryError
 from stepstream.tracking import said
-from stepstream.tracking.asking import Asking, encoded, texts
+from stepstream.tracking.asking import Asking, encoded, texts, whole
 from stepstream_schema import paths
 
 OF_MODEL: Final = "models:/"
@@ -67,7 +67,7 @@ class Registry(Asking):
 
     def set_registered_model_alias(self, name: str, alias: str, version: str | int) -> None:
         """An alias moves to a version."""
-        self._ask("PUT", f"{_model(name)}/aliases/{encoded(alias)}", {"version": int(version)})
+        self._ask("PUT", f"{_model(name)}/aliases/{encoded(alias)}", {"version": whole(version, "version")})
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """An alias goes."""

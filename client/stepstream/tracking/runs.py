@@ -10,7 +10,7 @@ from typing import Any, Final
 from stepstream.entities import DatasetInput, FileInfo, Metric, PagedList, Param, Run, RunStatus, RunTag, ViewType
 from stepstream.errors import QueryError
 from stepstream.tracking import said
-from stepstream.tracking.asking import VIEWS, Asking, texts
+from stepstream.tracking.asking import Asking, ids, texts, view, whole
 from stepstream.values import capture, read
 from stepstream_schema import paths
 
@@ -33,9 +33,13 @@ class Runs(Asking):
         run_name: str | None = None,
     ) -> Run:
         """A run that is written to by this client's calls; `stepstream.start_run` is the way for a training."""
-        body: dict[str, Any] = {"experiment_id": int(experiment_id), "tags": texts(tags), "name": run_name or ""}
+        body: dict[str, Any] = {
+            "experiment_id": whole(experiment_id, "experiment_id"),
+            "tags": texts(tags),
+            "name": run_name or "",
+        }
         if start_time is not None:
-            body["start_time_ms"] = start_time
+            body["start_time_ms"] = whole(start_time, "start_time")
         body["user"] = texts(tags).get("mlflow.user", "")
         return said.run(self._ask("POST", paths.RUNS, body))
 
@@ -58,16 +62,15 @@ class Runs(Asking):
         page_token: str | None = None,
     ) -> PagedList[Run]:
         """A page of the runs of these experiments that fit a filter."""
-        ids = [experiment_ids] if isinstance(experiment_ids, int | str) else experiment_ids
         return self._page(
             paths.RUNS + "/search",
             "runs",
             said.run,
-            experiment_ids=[int(one) for one in ids],
+            experiment_ids=ids(experiment_ids),
             filter=filter_string,
             order_by=list(order_by) if order_by else None,
             page_token=page_token,
-            view=VIEWS[run_view_type],
+            view=view(run_view_type),
             max_results=max_results,
         )
 
@@ -78,7 +81,7 @@ class Runs(Asking):
     def set_terminated(self, run_id: str, status: str | None = None, end_time: int | None = None) -> None:
         """The run has ended; by default well, and now."""
         said_status = status or RunStatus.to_string(RunStatus.FINISHED)
-        ended = time.time_ns() // 1_000_000 if end_time is None else end_time
+        ended = time.time_ns() // 1_000_000 if end_time is None else whole(end_time, "end_time")
         self._ask("PATCH", paths.run(run_id), {"status": said_status, "end_time_ms": ended})
 
     def delete_run(self, run_id: str) -> None:
@@ -147,7 +150,7 @@ class Runs(Asking):
 
     def log_outputs(self, run_id: str, models: Sequence[Any]) -> None:
         """Logged models that the run has made."""
-        made = [{"model_id": one.model_id, "step": one.step} for one in models]
+        made = [{"model_id": one.model_id, "step": whole(one.step, "step")} for one in models]
         self._ask("POST", paths.run(run_id) + "/outputs", {"models": made})
 
     def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
@@ -172,7 +175,8 @@ def _metric(one: Metric) -> dict[str, Any]:
     number = read(capture(one.value))
     finite = number - number == 0
     spelt = number if finite else "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
-    point = {"key": one.key, "value": spelt, "time_ms": one.timestamp, "step": one.step}
+    time_ms = None if one.timestamp is None else whole(one.timestamp, "timestamp")
+    point = {"key": one.key, "value": spelt, "time_ms": time_ms, "step": whole(one.step or 0, "step")}
     # MLflow's own entities may be given, which before version 3 know of no models.
     model_id = getattr(one, "model_id", None)
     if model_id is None:
