@@ -4,7 +4,7 @@ import os
 from functools import lru_cache
 from typing import Final
 
-from stepstream import settings
+from stepstream import credentials, settings
 from stepstream.errors import ConfigurationError, QueryError
 
 BY_ID: Final = "MLFLOW_EXPERIMENT_ID"
@@ -22,15 +22,17 @@ def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
     """
     if uri:
         settings.load(os.environ, tracking_uri=str(uri))
-        _said["tracking_uri"] = str(uri)
-        _export("STEPSTREAM_TRACKING_URI", str(uri))
+        # What get_tracking_uri() has answered has no password, and may be said again.
+        said = settings.address(os.environ, str(uri))
+        _said["tracking_uri"] = said
+        _export("STEPSTREAM_TRACKING_URI", said)
     else:
         _said.pop("tracking_uri", None)
         _take_back("STEPSTREAM_TRACKING_URI")
 
 
 def get_tracking_uri() -> str:
-    """The server that is talked to."""
+    """The server that is talked to, without a name and password, which its address is still asked with."""
     return settings.load(os.environ, tracking_uri=tracking_uri()).tracking_uri
 
 
@@ -41,8 +43,9 @@ def is_tracking_uri_set() -> bool:
 
 def set_registry_uri(uri: str | os.PathLike[str] | None) -> None:
     """The registry is the tracking server's. Raises ConfigurationError for any other."""
-    if uri and str(uri).rstrip("/") != get_tracking_uri().rstrip("/"):
-        raise ConfigurationError(f"the registry is that of {get_tracking_uri()}; call set_tracking_uri({str(uri)!r})")
+    if uri and settings.load(os.environ, tracking_uri=str(uri)).tracking_uri != get_tracking_uri():
+        said = credentials.shown(str(uri))
+        raise ConfigurationError(f"the registry is that of {get_tracking_uri()}; call set_tracking_uri({said!r})")
 
 
 def get_registry_uri() -> str:
@@ -71,7 +74,7 @@ def experiment(server: str | None = None) -> str | None:
     if said or not by_id or any(os.environ.get(name) for name in settings.EXPERIMENT_NAMES):
         return said
     try:
-        return _asked(by_id, settings.load(os.environ, tracking_uri=server or tracking_uri()).tracking_uri)
+        return _asked(by_id, settings.address(os.environ, server or tracking_uri()))
     except QueryError as error:
         message = f"{BY_ID} is {by_id!r}: {error}; with MLFLOW_EXPERIMENT_NAME a run starts without the server"
         raise QueryError(message, status=error.status, error_code=error.error_code) from error

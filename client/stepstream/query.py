@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import urlencode
 
+from stepstream import credentials
 from stepstream.errors import QueryError
 from stepstream.settings import Settings
 
@@ -20,7 +21,7 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.uri = settings.tracking_uri
-        self._token = settings.token
+        self._authorization = credentials.header(settings.token, settings.tracking_uri)
 
     def get(self, path: str, accept: str = "application/json", **query: Any) -> bytes:
         """The body of an answer; a parameter that is None is not sent."""
@@ -86,8 +87,8 @@ class Server:
         headers = {"Accept": accept} | ({"Content-Type": content_type} if body is not None else {})
         if size is not None:
             headers["Content-Length"] = str(size)
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        if self._authorization:
+            headers["Authorization"] = self._authorization
         request = urllib.request.Request(self.uri + path, body, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:

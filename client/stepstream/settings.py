@@ -3,16 +3,17 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
+from stepstream import credentials
 from stepstream.errors import ConfigurationError
 from stepstream.keys import clean
 
 DEFAULT_TRACKING_URI: Final = "http://127.0.0.1:5150"
 EVERY_CALL: Final = "every call"
+TRACKING_URIS: Final = ("STEPSTREAM_TRACKING_URI", "MLFLOW_TRACKING_URI")
 EXPERIMENT_NAMES: Final = ("STEPSTREAM_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME")
 
 
@@ -21,9 +22,9 @@ class Settings:
     """Validated once, when a run starts; nothing reads the environment later."""
 
     tracking_uri: str
-    """Base URL of the server, without a trailing slash."""
-    token: str | None
-    """Sent as a Bearer token; never written to the spool."""
+    """Base URL of the server, without a trailing slash, and without a name and password."""
+    token: str | None = field(repr=False)
+    """Sent as a Bearer token, or `credentials.Basic`, which an address held; never written to the spool."""
     experiment: str
     """Experiment that a run without one goes to."""
     spool_dir: Path
@@ -62,9 +63,10 @@ def load(environ: Mapping[str, str], **given: object) -> Settings:
 
     interval = str(given.get("spool_interval") or environ.get("STEPSTREAM_SPOOL_INTERVAL", ""))
     every_call = re.sub(r"[\s_-]+", " ", interval.strip().lower()) == EVERY_CALL
+    tracking_uri, basic = _tracking_uri(environ, given.get("tracking_uri"), problems)
     settings = Settings(
-        tracking_uri=_tracking_uri(environ, given.get("tracking_uri"), problems),
-        token=_token(environ, given.get("token"), problems),
+        tracking_uri=tracking_uri,
+        token=_token(environ, given.get("token"), problems) or basic,
         experiment=_experiment(environ, given.get("experiment"), problems),
         spool_dir=_spool_dir(environ, given.get("spool_dir")),
         spool_interval_s=0.0 if every_call else number("SPOOL_INTERVAL", 0.5, 0.01),
@@ -92,20 +94,33 @@ def _text(value: object) -> str | None:
     return str(value) if value else None
 
 
-def _tracking_uri(environ: Mapping[str, str], given: object, problems: list[str]) -> str:
-    sources = (
-        ("tracking_uri", _text(given)),
-        ("STEPSTREAM_TRACKING_URI", environ.get("STEPSTREAM_TRACKING_URI")),
-        ("MLFLOW_TRACKING_URI", environ.get("MLFLOW_TRACKING_URI")),
-    )
-    name, uri = next(((name, uri) for name, uri in sources if uri), ("", DEFAULT_TRACKING_URI))
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+def address(environ: Mapping[str, str], given: object) -> str:
+    """The server as it was said, with a name and password where those of the same server are said anywhere."""
+    said = [uri for _, uri in _addresses(environ, given)]
+    return credentials.kept(said[0], said[1:])
+
+
+def _addresses(environ: Mapping[str, str], given: object) -> list[tuple[str, str]]:
+    """By whom a server is said, the first that counts first."""
+    named = ((name, environ.get(name)) for name in TRACKING_URIS)
+    said = [(name, uri) for name, uri in (("tracking_uri", _text(given)), *named) if uri]
+    return said or [("", DEFAULT_TRACKING_URI)]
+
+
+def _tracking_uri(
+    environ: Mapping[str, str], given: object, problems: list[str]
+) -> tuple[str, credentials.Basic | None]:
+    (name, uri), *others = _addresses(environ, given)
+    found = credentials.origin(uri)
+    if found is None or found[0] not in credentials.PORTS or not found[1]:
+        # Not the reason in urllib's words, which may hold a password.
+        encoded = "; what a name or password in it has of /?#[]@: is percent-encoded" if "@" in uri else ""
         problems.append(
-            f"{name} is {uri!r}, and StepStream's server is reached by http:// or https://; "
-            f"set STEPSTREAM_TRACKING_URI, for example {DEFAULT_TRACKING_URI}"
+            f"{name} is {credentials.shown(uri)!r}, and StepStream's server is reached by http:// or https://, a host "
+            f"and a port that is a number{encoded}; set STEPSTREAM_TRACKING_URI, for example {DEFAULT_TRACKING_URI}"
         )
-    return uri.rstrip("/")
+        return DEFAULT_TRACKING_URI, None
+    return credentials.without(uri).rstrip("/"), credentials.held(uri, [one for _, one in others])
 
 
 def _experiment(environ: Mapping[str, str], given: object, problems: list[str]) -> str:

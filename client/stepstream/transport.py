@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from stepstream import credentials
 from stepstream_schema import batch, paths
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -117,12 +118,14 @@ class Transport:
 
 
 def authorised(token: str | None, tracking_uri: str) -> tuple[aiohttp.ClientMiddlewareType, ...]:
-    """Says the token in each request to the server, in place of what .netrc may know of it; without one, that counts.
+    """Says the token, or the address's name and password, in each request to the server.
 
+    In place of what .netrc may know of it, which counts where nothing is said.
     aiohttp refuses a header of the caller's beside a line of .netrc, such as its `default`: only the finished request
     can be told. Another host, to which the server may send on, is not told the token.
     """
-    return (_Authorisation(f"Bearer {token}", URL(tracking_uri).origin()),) if token else ()
+    said = credentials.header(token, tracking_uri)
+    return (_Authorisation(said, URL(tracking_uri).origin()),) if said else ()
 
 
 class _Authorisation:

@@ -13,6 +13,7 @@ from yarl import URL
 
 from stepstream.artifacts.body import SILENT_S, Body
 from stepstream.artifacts.source import Checks
+from stepstream.credentials import Basic
 from stepstream.transport import (
     RETRY_STATUSES,
     UNAUTHORISED,
@@ -57,6 +58,8 @@ class Remote:
     def __init__(self, tracking_uri: str, token: str | None) -> None:
         self._uri = tracking_uri
         self._authorised = authorised(token, tracking_uri)
+        # The embedded store needs no token; but it lies behind the proxy of its server, which may ask who comes.
+        self._passing = self._authorised if isinstance(token, Basic) else ()
         self._session: aiohttp.ClientSession | None = None
         self.checks = Checks()
         """What its store checks."""
@@ -104,7 +107,7 @@ class Remote:
                 self._url(signed["url"]),
                 data=body if body.size else b"",
                 headers=headers,
-                middlewares=_credentials(signed["url"]),
+                middlewares=self._credentials(signed["url"]),
             ) as response:
                 answer = await response.read()
                 if response.status == TOO_LARGE:
@@ -127,7 +130,7 @@ class Remote:
         headers = signed["headers"] | {"Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
         try:
             async with self._opened.get(
-                self._url(signed["url"]), headers=headers, middlewares=_credentials(signed["url"])
+                self._url(signed["url"]), headers=headers, middlewares=self._credentials(signed["url"])
             ) as response:
                 if response.status not in (200, 206):
                     _check(response.status, response.headers.get("Retry-After"), await response.read())
@@ -155,14 +158,13 @@ class Remote:
         """The embedded store names a path of its own server, however this client reaches that."""
         return URL(self._uri + url if url.startswith("/") else url, encoded=True)
 
+    def _credentials(self, url: str) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+        """Where the address has none for the embedded store, what .netrc knows counts."""
+        return self._passing if url.startswith("/") else UNAUTHORISED
+
 
 def _timeout(silent_s: float, total_s: float | None = None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=total_s, connect=SILENT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=silent_s)
-
-
-def _credentials(url: str) -> tuple[aiohttp.ClientMiddlewareType, ...]:
-    """The embedded store lies behind the proxy of its server, which may ask for what .netrc knows."""
-    return () if url.startswith("/") else UNAUTHORISED
 
 
 def _too_large(size: int, origin: URL) -> str:

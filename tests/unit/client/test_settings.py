@@ -1,7 +1,12 @@
+import base64
+import copy
+import pickle
+import re
 from pathlib import Path
 
 import pytest
 
+from stepstream import credentials
 from stepstream.errors import ConfigurationError
 from stepstream.settings import DEFAULT_TRACKING_URI, load
 
@@ -62,3 +67,38 @@ def test_an_experiment_that_no_frame_can_carry_is_refused_when_it_is_said(name):
         load({"STEPSTREAM_EXPERIMENT_NAME": name})
     with pytest.raises(ConfigurationError, match="experiment must be valid Unicode"):
         load({}, experiment=name)
+
+
+@pytest.mark.parametrize("wrong", ["http://[::1", "http://h:notaport", "http://h:99999", "http://", "h:80", "ftp://h"])
+def test_an_address_that_nobody_can_reach_is_refused_when_it_is_said(wrong):
+    with pytest.raises(ConfigurationError, match=r"STEPSTREAM_TRACKING_URI is .* a port that is a number"):
+        load({"STEPSTREAM_TRACKING_URI": wrong})
+    assert load({"STEPSTREAM_TRACKING_URI": "http://[::1]:80/a/"}).tracking_uri == "http://[::1]:80/a"
+
+
+@pytest.mark.parametrize("wrong", ["ftp://u:secret@h", "http://u:sec/ret@h", "http://u:sec#ret@h", "u:secret@h"])
+def test_no_problem_shows_a_password(wrong):
+    with pytest.raises(ConfigurationError, match=r"\*\*\*@h.*percent-encoded") as caught:
+        load({"STEPSTREAM_TRACKING_URI": wrong})
+    assert not re.search("sec|ret@", str(caught.value))
+
+
+def test_the_name_and_password_of_an_address_take_the_place_of_a_token():
+    settings = load({"STEPSTREAM_TRACKING_URI": "http://bob:p%40ss%3Aword@h:80/base/"})
+    assert settings.tracking_uri == "http://h:80/base"
+    assert settings.token == "bob:p@ss:word"
+    assert "word" not in repr(settings)
+    said = "Basic " + base64.b64encode(b"bob:p@ss:word").decode()
+    token = pickle.loads(pickle.dumps(copy.deepcopy(settings.token)))
+    assert credentials.header(token, "http://h/elsewhere") == said
+    for other in ("https://h", "http://h:81", "http://other", "http://[::1"):
+        assert credentials.header(token, other) == ""
+    assert load({"STEPSTREAM_TRACKING_URI": "http://bob:p@h", "STEPSTREAM_TOKEN": "t"}).token == "t"
+    assert credentials.header("t", "http://anywhere") == "Bearer t"
+
+
+def test_they_count_wherever_the_same_server_is_said_without_them():
+    environ = {"STEPSTREAM_TRACKING_URI": "http://h", "MLFLOW_TRACKING_URI": "http://bob:p@h:80"}
+    assert load(environ).token == load(environ, tracking_uri="http://h/").token == "bob:p"
+    assert load(environ, tracking_uri="http://other").token is None
+    assert load(environ, tracking_uri="http://eve:q@h").token == "eve:q"
