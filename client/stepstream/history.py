@@ -38,7 +38,7 @@ def frame(
     tables = []
     for key in listed(keys) if keys is not None else _keys(server, run_id):
         asked = {"key": key, "rank": rank, "attempt": attempt, "buckets": buckets}
-        for columns in _parts(server, run_id, asked, start_step, end_step):
+        for columns in parts(server, run_id, asked, start_step, end_step):
             table = pandas.DataFrame(columns)
             table.insert(0, "key", key)
             tables.append(table)
@@ -56,7 +56,7 @@ def _keys(server: Server, run_id: str) -> list[str]:
     return sorted({one["key"] for one in series})
 
 
-def _parts(
+def parts(
     server: Server, run_id: str, asked: dict[str, Any], start: int | None, end: int | None
 ) -> Iterator[dict[str, Any]]:
     """The answer for these steps, in halves where it is too large for one."""
@@ -70,8 +70,8 @@ def _parts(
         if low == high:
             raise
         middle = low + (high - low) // 2
-        yield from _parts(server, run_id, asked, low, middle)
-        yield from _parts(server, run_id, asked, middle + 1, high)
+        yield from parts(server, run_id, asked, low, middle)
+        yield from parts(server, run_id, asked, middle + 1, high)
 
 
 def _columns(server: Server, run_id: str, asked: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,8 @@ async def test_a_history_that_is_too_large_for_one_answer_comes_in_parts(databas
         assert "buckets" in (await refused.json())["message"]
         loss = await asyncio.to_thread(run.history, ["loss"])
         assert loss["value"].tolist() == [float(step) for step in range(1000)]
+        points = await asyncio.to_thread(lambda: MlflowClient(uri).get_metric_history(run.run_id, "loss"))
+        assert [(point.step, point.value) for point in points] == [(step, float(step)) for step in range(1000)]
         arrow = await client.get(paths.run_history(run.run_id), params={"key": "loss"}, headers={"Accept": paths.ARROW})
         table = pyarrow.ipc.open_stream(await arrow.read()).read_all()
         assert np.array_equal(table["values"].to_numpy(), np.arange(1000.0))
