@@ -20,7 +20,7 @@ def tags() -> dict[str, str]:
         "mlflow.user": user(),
         "mlflow.source.name": script,
         "mlflow.source.type": "NOTEBOOK" if _in_notebook() else "LOCAL",
-        **_git(Path(script).parent if Path(script).is_file() else Path.cwd()),
+        **_git(Path(script).parent if Path(script).is_file() else Path()),
     }
     return {key: value for key, value in said.items() if value}
 

@@ -1,6 +1,5 @@
 """What a run is told from outside: arguments first, then STEPSTREAM_*, then MLflow's names, then defaults."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,7 +67,7 @@ def load(environ: Mapping[str, str], **given: object) -> Settings:
         tracking_uri=tracking_uri,
         token=_token(environ, given.get("token"), problems) or basic,
         experiment=_experiment(environ, given.get("experiment"), problems),
-        spool_dir=_spool_dir(environ, given.get("spool_dir")),
+        spool_dir=_spool_dir(environ, given.get("spool_dir"), problems),
         spool_interval_s=0.0 if every_call else number("SPOOL_INTERVAL", 0.5, 0.01),
         spool_max_bytes=int(number("SPOOL_MAX_BYTES", 8 * 2**30, 2**20)),
         spool_min_free_bytes=int(number("SPOOL_MIN_FREE_BYTES", 2**30, 0)),
@@ -132,9 +131,18 @@ def _experiment(environ: Mapping[str, str], given: object, problems: list[str]) 
     return name
 
 
-def _spool_dir(environ: Mapping[str, str], given: object) -> Path:
-    if given or environ.get("STEPSTREAM_SPOOL_DIR"):
-        return Path(str(given or environ["STEPSTREAM_SPOOL_DIR"])).expanduser().absolute()
-    state = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    # Wherever the training goes on to: its directory may be another one when it ends.
-    return Path(state).absolute() / "stepstream" / "spool"
+def _spool_dir(environ: Mapping[str, str], given: object, problems: list[str]) -> Path:
+    said = given or environ.get("STEPSTREAM_SPOOL_DIR")
+    if said:
+        path = Path(str(said))
+    elif environ.get("XDG_STATE_HOME"):
+        path = Path(environ["XDG_STATE_HOME"]) / "stepstream" / "spool"
+    else:
+        path = Path("~", ".local", "state", "stepstream", "spool")
+    try:
+        # Wherever the training goes on to: its directory may be another one when it ends.
+        return path.expanduser().absolute()
+    except (RuntimeError, OSError) as error:
+        # No home, as of a container's user without a name; or a working directory that was removed.
+        problems.append(f"the spool cannot be at {path} ({error}); set STEPSTREAM_SPOOL_DIR to an absolute path")
+        return path

@@ -102,3 +102,20 @@ def test_they_count_wherever_the_same_server_is_said_without_them():
     assert load(environ).token == load(environ, tracking_uri="http://h/").token == "bob:p"
     assert load(environ, tracking_uri="http://other").token is None
     assert load(environ, tracking_uri="http://eve:q@h").token == "eve:q"
+
+
+def test_a_spool_that_no_home_or_directory_can_be_found_for_is_refused(monkeypatch, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"~nobody-is-called-so/x .* set STEPSTREAM_SPOOL_DIR"):
+        load({"STEPSTREAM_SPOOL_DIR": "~nobody-is-called-so/x"})
+    monkeypatch.delenv("HOME", raising=False)
+    # As in a container that is run by a number without a name.
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 5)
+    with pytest.raises(ConfigurationError, match="set STEPSTREAM_SPOOL_DIR to an absolute path"):
+        load({})
+    assert load({"XDG_STATE_HOME": "/state"}).spool_dir == Path("/state/stepstream/spool")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigurationError, match="the spool cannot be at here"):
+        load({"STEPSTREAM_SPOOL_DIR": "here"})
