@@ -11,6 +11,7 @@ from stepstream.errors import ConfigurationError
 from stepstream.keys import clean
 
 DEFAULT_TRACKING_URI: Final = "http://127.0.0.1:5150"
+DEFAULT_EXPERIMENT: Final = "Default"
 EVERY_CALL: Final = "every call"
 TRACKING_URIS: Final = ("STEPSTREAM_TRACKING_URI", "MLFLOW_TRACKING_URI")
 EXPERIMENT_NAMES: Final = ("STEPSTREAM_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME")
@@ -124,7 +125,7 @@ def _tracking_uri(
 
 def _experiment(environ: Mapping[str, str], given: object, problems: list[str]) -> str:
     sources = (("experiment", _text(given)), *((name, environ.get(name)) for name in EXPERIMENT_NAMES))
-    source, name = next(((source, name) for source, name in sources if name), ("", "Default"))
+    source, name = next(((source, name) for source, name in sources if name), ("", DEFAULT_EXPERIMENT))
     # Not cleaned as a run's name is: under another name it would be another experiment.
     if clean(name) != name:
         problems.append(f"{source} must be valid Unicode text without a NUL character, not {name[:80]!r}")

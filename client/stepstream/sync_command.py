@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from stepstream import settings
+from stepstream import credentials, settings
 from stepstream.artifacts import leftovers
 from stepstream.errors import ConfigurationError, SpoolDamaged
 from stepstream.spool import adoption
@@ -68,7 +68,7 @@ def _check(directory: Path, *, is_named: bool) -> None:
 async def _deliver(loaded: settings.Settings, arguments: argparse.Namespace) -> tuple[SyncReport, bool]:
     """To the server that was named, or each segment to the one that it was meant for."""
     if arguments.tracking_uri:
-        servers, total, failed = {arguments.tracking_uri}, SyncReport(), False
+        servers, total, failed = {loaded.tracking_uri}, SyncReport(), False
     else:
         servers, unread = _servers(loaded.spool_dir)
         total, failed = SyncReport(left=unread), False
@@ -78,7 +78,7 @@ async def _deliver(loaded: settings.Settings, arguments: argparse.Namespace) -> 
         total += report
         if error is not None:
             failed = True
-            print(f"{server}: {error}. What is left stays in {loaded.spool_dir}.", file=sys.stderr)
+            print(f"{credentials.without(server)}: {error}. What is left stays in {loaded.spool_dir}.", file=sys.stderr)
     return total, failed
 
 
@@ -121,12 +121,12 @@ async def _deliver_artifacts(loaded: settings.Settings, arguments: argparse.Name
         if isinstance(call, leftovers.Left):
             problems.append(f"{call.note.name}: {call.reason}")
             continue
-        server = (arguments.tracking_uri or call.tracking_uri).rstrip("/")
+        server = loaded.tracking_uri if arguments.tracking_uri else call.tracking_uri.rstrip("/")
         try:
             done, failed = await leftovers.deliver(call, server, loaded.token)
         except (Unavailable, Rejected) as error:
             away = True
-            problems.append(f"{len(call.files)} artifacts of run {call.run_id}: {server}: {error}")
+            problems.append(f"{len(call.files)} artifacts of run {call.run_id}: {credentials.without(server)}: {error}")
             continue
         stored += done
         problems += failed

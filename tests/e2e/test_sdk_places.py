@@ -1,12 +1,13 @@
 """Where a script's runs and questions go: what its arguments, its environment and the server say of it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.test_sdk import environment, python
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, free_port
 
 
 def test_a_run_that_goes_on_says_the_servers_experiment_and_name(
@@ -102,3 +103,21 @@ print(run.experiment)
         assert process.stdout.readline() == "ready\n"
         server.kill_everything()
         assert process.communicate("\n", timeout=60)[0] == "by id\n"
+
+
+def test_a_job_starts_though_nobody_says_which_experiment_the_environments_id_is(tmp_path: Path) -> None:
+    script = """
+import stepstream as mlflow
+run = mlflow.start_run(finish_timeout=0)
+run.log({"loss": 1.0}, 0)
+print(run.experiment, run.finish().points_left)
+"""
+    said = os.environ | {
+        "STEPSTREAM_TRACKING_URI": f"http://127.0.0.1:{free_port()}",
+        "STEPSTREAM_SPOOL_DIR": str(tmp_path),
+        "MLFLOW_EXPERIMENT_ID": "7",
+    }
+    done = subprocess.run([sys.executable, "-c", script], env=said, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "Default 1\n", done.stderr
+    assert "MLFLOW_EXPERIMENT_ID is '7'" in done.stderr
+    assert "belong to the experiment 'Default' instead" in done.stderr
