@@ -481,10 +481,10 @@ def test_a_run_of_a_multiprocessing_child_ends_with_it(tmp_path, method, end, co
 
 
 TOLD = """
-import multiprocessing, stepstream
+import multiprocessing, os, stepstream
 
 def tell(queue):
-    queue.put((stepstream.get_tracking_uri(), stepstream.settings.load(stepstream.settings.os.environ).experiment))
+    queue.put((stepstream.get_tracking_uri(), stepstream.settings.load(os.environ).experiment))
 
 if __name__ == "__main__":
     stepstream.set_tracking_uri("http://127.0.0.1:9")
