@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -90,18 +90,31 @@ class MlflowSource:
     @cached_property
     def _has_models(self) -> bool:
         """Whether there is any logged model: most sources are older than that, and asking for each run is dear."""
-        search = getattr(self._client, "search_logged_models", None)
         ids = [one.experiment_id for one in self.experiments() if not one.deleted]
         groups = (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
-        return search is not None and any(search(group, max_results=1) for group in groups)
+        return any(self._search_models(group, max_results=1) for group in groups)
 
     def logged_models(self, experiment: SourceExperiment) -> Iterator[SourceLoggedModel]:
         """Those of MLflow 3 that are not deleted; older versions have none."""
-        search = getattr(self._client, "search_logged_models", None)
-        if search is None or experiment.deleted:
+        if experiment.deleted or not self._has_models:
             return
-        for one in _pages(lambda **page: search([experiment.experiment_id], **page)):
+        for one in _pages(self._search_models, [experiment.experiment_id]):
             yield _logged_model(one)
+
+    def _search_models(self, experiments: Sequence[str], **page: Any) -> Any:
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.entities import PagedList
+
+        search = getattr(self._client, "search_logged_models", None)
+        if search is None:
+            return PagedList([], None)
+        try:
+            return search(experiments, **page)
+        except MlflowException as error:
+            # A server of MLflow 2 does not know the question: it has none.
+            if error.get_http_status_code() != 404:
+                raise
+            return PagedList([], None)
 
     def model_files(self, model: SourceLoggedModel) -> Iterator[str]:
         """The paths of a logged model's artifacts."""
