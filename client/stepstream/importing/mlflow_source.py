@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stepstream.errors import ArtifactError, ConfigurationError, QueryError
+from stepstream.importing.mlflow_rows import MlflowRows
 from stepstream.importing.values import (
     Point,
     SourceExperiment,
@@ -20,12 +21,7 @@ from stepstream.importing.values import (
 )
 
 PAGE: Final = 500
-ROWS: Final = 50_000
-"""Rows of a database that are read at once."""
 OF_MODEL: Final = re.compile(r"/models/(m-[0-9a-f]{32})/artifacts/?$")
-HISTORY: Final = (
-    "SELECT key, value, timestamp, step, is_nan FROM metrics WHERE run_uuid = :run ORDER BY key, timestamp, step"
-)
 
 
 class MlflowSource:
@@ -44,7 +40,8 @@ class MlflowSource:
         self._uri = uri
         self._client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._all = ViewType.ALL
-        self._engine: Any = getattr(self._client._tracking_client.store, "engine", None)
+        engine = getattr(self._client._tracking_client.store, "engine", None)
+        self._rows = MlflowRows(engine) if engine is not None else None
 
     def experiments(self) -> Iterator[SourceExperiment]:
         """All of them, deleted ones included."""
@@ -65,8 +62,8 @@ class MlflowSource:
 
     def points(self, run: SourceRun) -> Iterator[Point]:
         """Its full histories, in an order that is the same every time."""
-        if self._engine is not None:
-            yield from self._rows(run.run_id)
+        if self._rows is not None:
+            yield from self._rows.points(run.run_id)
             return
         for key in sorted({point[0] for point in run.latest}):
             history = self._client.get_metric_history(run.run_id, key)
@@ -151,15 +148,6 @@ class MlflowSource:
     def _aliases(self, name: str) -> dict[str, Any]:
         # A search leaves them out.
         return dict(self._client.get_registered_model(name).aliases)
-
-    def _rows(self, run_id: str) -> Iterator[Point]:
-        from sqlalchemy import text
-
-        with self._engine.connect() as connection:
-            result = connection.execution_options(stream_results=True).execute(text(HISTORY), {"run": run_id})
-            for rows in result.partitions(ROWS):
-                for key, value, time_ms, step, is_nan in rows:
-                    yield key, float("nan") if is_nan else float(value), time_ms, step
 
 
 @contextmanager
