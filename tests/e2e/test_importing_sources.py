@@ -1,5 +1,6 @@
 """`stepstream import mlflow` of sources of all kinds, and again after they have gone on. One server for all of them."""
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -154,3 +155,49 @@ tell(run)
     assert said.startswith("1 runs of 2 experiments")
     history = scene.ask("/api/2.0/mlflow/metrics/get-history", run_id=run_id, metric_key="loss")["metrics"]
     assert [(point["step"], point["value"]) for point in history] == [(3, 0.5)]
+
+
+def test_artifacts_that_cannot_be_listed_end_nothing(scene: Scene) -> None:
+    script = """
+names = {"away": "s3://no-such-bucket-of-stepstream/p", "near": f"file://{folder}/near"}
+runs = []
+for name, place in names.items():
+    run = client.create_run(client.create_experiment(name, artifact_location=place), run_name=name).info.run_id
+    client.log_metric(run, "loss", 1.0)
+    client.set_terminated(run)
+    runs.append(run)
+client.log_text(runs[1], "words", "near.txt")
+imported()
+imported()
+tell(runs)
+"""
+    (first, second), runs = scene.play(script)
+    for code, _, problems in (first, second):
+        assert code == 1
+        assert f"artifacts of run {runs[0]} were left out: they cannot be listed" in problems
+        assert "Traceback" not in problems
+    assert scene.paths(runs[1]) == ["near.txt"]
+    assert first[1].startswith("2 runs of 3 experiments")
+    assert second[1].startswith("1 runs of 3 experiments"), "what could not be listed is asked for again"
+
+
+def test_a_models_file_that_is_refused_here_is_said_and_the_others_come(scene: Scene) -> None:
+    script = """
+experiment = client.create_experiment("odd files", artifact_location=f"file://{folder}/odd")
+model = client.create_logged_model(experiment, "net")
+place = Path(model.artifact_location.removeprefix("file://"))
+place.mkdir(parents=True)
+for name in ("a\\\\b.txt", "plain.txt"):
+    (place / name).write_text("words")
+client.finalize_logged_model(model.model_id, "READY")
+imported()
+tell(model.model_id)
+"""
+    if not importlib.metadata.version("mlflow").startswith("3."):
+        pytest.skip("MLflow 3 (the extra `frameworks`) is not installed: logged models were left out")
+    ((code, said, problems),), model_id = scene.play(script)
+    assert code == 1
+    assert f"b.txt of the logged model {model_id} was left out" in problems
+    assert "1 files; " in said
+    listed = scene.ask(f"/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories")["files"]
+    assert [file["path"] for file in listed] == ["plain.txt"]

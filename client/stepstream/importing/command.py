@@ -106,10 +106,14 @@ def _take(arguments: argparse.Namespace, source: "Source", artifacts: "Artifacts
         # Of how many, a source tells only once it has been read to its end.
         bar.show(moved.points, None)
 
-    moved = move(source, Target(Server(loaded)), loaded, artifacts=artifacts, only=only, progress=show)
-    bar.close()
-    for problem in moved.problems:
-        print(problem, file=sys.stderr)
+    moved = Moved()
+    try:
+        move(source, Target(Server(loaded)), loaded, artifacts=artifacts, only=only, moved=moved, progress=show)
+    finally:
+        # Also where an error ends it: the next import may not come upon them again.
+        bar.close()
+        for problem in moved.problems:
+            print(problem, file=sys.stderr)
     print(
         f"{moved.runs} runs of {moved.experiments} experiments were taken, with {moved.points:,} points and "
         f"{moved.files} files; {moved.skipped} runs were here already; {moved.logged_models} logged and "

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from stepstream.importing.values import (
 )
 
 PAGE: Final = 500
+NO_SUCH_QUESTION: Final = ("ENDPOINT_NOT_FOUND", "NOT_FOUND", "RESOURCE_DOES_NOT_EXIST")
 OF_MODEL: Final = re.compile(r"/models/(m-[0-9a-f]{32})/artifacts/?$")
 
 
@@ -70,14 +71,8 @@ class MlflowSource:
             yield from sorted((key, float(one.value), one.timestamp, one.step) for one in history)
 
     def files(self, run: SourceRun) -> Iterator[str]:
-        """The paths of its artifacts."""
-        folders = [""]
-        while folders:
-            for one in self._client.list_artifacts(run.run_id, folders.pop() or None):
-                if one.is_dir:
-                    folders.append(one.path)
-                else:
-                    yield one.path
+        """The paths of its artifacts. Raises ArtifactError where they cannot be listed."""
+        yield from _listed(lambda folder: self._client.list_artifacts(run.run_id, folder))
 
     def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
         """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
@@ -109,19 +104,13 @@ class MlflowSource:
             return search(experiments, **page)
         except MlflowException as error:
             # A server of MLflow 2 does not know the question: it has none.
-            if error.get_http_status_code() != 404:
+            if error.error_code not in NO_SUCH_QUESTION:
                 raise
             return PagedList([], None)
 
     def model_files(self, model: SourceLoggedModel) -> Iterator[str]:
-        """The paths of a logged model's artifacts."""
-        folders = [""]
-        while folders:
-            for one in self._client.list_logged_model_artifacts(model.model_id, folders.pop() or None):
-                if one.is_dir:
-                    folders.append(one.path)
-                else:
-                    yield one.path
+        """The paths of a logged model's artifacts. Raises ArtifactError where they cannot be listed."""
+        yield from _listed(lambda folder: self._client.list_logged_model_artifacts(model.model_id, folder))
 
     def fetch_model_file(self, model: SourceLoggedModel, path: str, destination: Path) -> Path:
         """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
@@ -170,6 +159,18 @@ def _fetching() -> Iterator[None]:
         yield
     except Exception as error:  # whatever the client of the file's store raises, the other files are taken
         raise ArtifactError(f"it cannot be read: {error}") from error
+
+
+def _listed(list_folder: Callable[[str | None], Any]) -> list[str]:
+    found, folders = [], [""]
+    while folders:
+        try:
+            inside = list_folder(folders.pop() or None)
+        except Exception as error:  # whatever the client of the files' store raises, the other runs are taken
+            raise ArtifactError(f"they cannot be listed: {error}") from error
+        folders += [one.path for one in inside if one.is_dir]
+        found += [one.path for one in inside if not one.is_dir]
+    return found
 
 
 def _pages(search: Any, *asked: Any, **more: Any) -> Iterator[Any]:

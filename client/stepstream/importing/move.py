@@ -13,13 +13,15 @@ from stepstream.artifacts.handle import Upload
 from stepstream.artifacts.item import Item
 from stepstream.artifacts.remote import Remote
 from stepstream.artifacts.source import FileSource
-from stepstream.errors import ArtifactError
+from stepstream.errors import ArtifactError, QueryError
 from stepstream.importing.target import SOURCE_TAG, Target
 from stepstream.importing.values import Point, SourceExperiment, SourceLoggedModel, SourceModel, SourceRun
 from stepstream.settings import Settings
 
 Artifacts = Literal["copy", "reference"]
 TRIES: Final = 3
+REFUSED: Final = (400, 404, 409, 411, 413, 415, 422)
+"""What the server says of one file that it does not take, and of no other."""
 INCOMPLETE: Final = "incomplete"
 """For a fingerprint: what could not be read now is asked for again by the next import."""
 
@@ -37,7 +39,7 @@ class Source(Protocol):
         """Full histories."""
 
     def files(self, run: SourceRun) -> Iterator[str]:
-        """Paths of artifacts."""
+        """Paths of artifacts. Raises ArtifactError where they cannot be listed."""
 
     def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
         """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
@@ -46,7 +48,7 @@ class Source(Protocol):
         """All logged models of one experiment."""
 
     def model_files(self, model: SourceLoggedModel) -> Iterator[str]:
-        """Paths of its artifacts."""
+        """Paths of its artifacts. Raises ArtifactError where they cannot be listed."""
 
     def fetch_model_file(self, model: SourceLoggedModel, path: str, destination: Path) -> Path:
         """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
@@ -79,10 +81,13 @@ def move(
     *,
     artifacts: Artifacts,
     only: Sequence[str],
+    moved: Moved,
     progress: Callable[[Moved], None],
-) -> Moved:
-    """Everything, or the experiments of these names alone, which leaves the registry out. Raises QueryError."""
-    moved = Moved()
+) -> None:
+    """Everything, or the experiments of these names alone, which leaves the registry out.
+
+    Raises QueryError; then, too, `moved` says what was done until there.
+    """
     for experiment in source.experiments():
         if only and experiment.name not in only:
             continue
@@ -91,7 +96,6 @@ def move(
     for model in [] if only else source.models():
         moved.problems += target.model(model)
         moved.models += 1
-    return moved
 
 
 def _experiment(
@@ -156,21 +160,31 @@ def _model(
     tags = {SOURCE_TAG: model.artifact_uri}
     if artifacts == "copy":
         tags = {}
-        for path in source.model_files(model):
-            try:
-                with tempfile.TemporaryDirectory(prefix="stepstream-import-") as directory:
-                    target.model_file(model, experiment, path, source.fetch_model_file(model, path, Path(directory)))
-                moved.files += 1
-            except ArtifactError as error:
-                fingerprint = INCOMPLETE
-                moved.problems.append(f"file {path} of the logged model {model.model_id} was left out: {error}")
+        problems: list[str] = []
+        moved.files += _model_files(source, target, model, experiment, problems)
+        fingerprint = INCOMPLETE if problems else fingerprint
+        moved.problems += problems
     target.settle_model(model, fingerprint, tags)
     moved.logged_models += 1
 
 
+def _model_files(source: Source, target: Target, model: SourceLoggedModel, experiment: str, problems: list[str]) -> int:
+    stored = 0
+    for path in _listed(source.model_files(model), f"the logged model {model.model_id}", problems):
+        with tempfile.TemporaryDirectory(prefix="stepstream-import-") as directory:
+            try:
+                target.model_file(model, experiment, path, source.fetch_model_file(model, path, Path(directory)))
+                stored += 1
+            except (ArtifactError, QueryError) as error:
+                if isinstance(error, QueryError) and error.status not in REFUSED:
+                    raise
+                problems.append(f"file {path} of the logged model {model.model_id} was left out: {error}")
+    return stored
+
+
 def _files(source: Source, settings: Settings, run: SourceRun, problems: list[str]) -> int:
     stored = 0
-    for path in source.files(run):
+    for path in _listed(source.files(run), f"run {run.run_id}", problems):
         # One at a time: a checkpoint may be as large as the disk has room for.
         with tempfile.TemporaryDirectory(prefix="stepstream-import-") as directory:
             try:
@@ -180,6 +194,13 @@ def _files(source: Source, settings: Settings, run: SourceRun, problems: list[st
             except ArtifactError as error:
                 problems.append(f"artifact {path} of run {run.run_id} was left out: {error}")
     return stored
+
+
+def _listed(paths: Iterator[str], owner: str, problems: list[str]) -> Iterator[str]:
+    try:
+        yield from paths
+    except ArtifactError as error:
+        problems.append(f"artifacts of {owner} were left out: {error}")
 
 
 async def _send(settings: Settings, run: SourceRun, path: str, local: Path) -> None:
