@@ -1,48 +1,14 @@
 """`stepstream import mlflow` of sources of all kinds, and again after they have gone on. One server for all of them."""
 
 import importlib.metadata
-import importlib.util
-import json
 import os
-import shutil
 import subprocess
-import sys
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.servers import ServerProcess
-from tests.warm import WarmPython
-
-# What every scene begins with: a client of a source, and the command, which tells its code and what it says.
-PRELUDE = """
-import contextlib, io, json, sys, urllib.request
-from pathlib import Path
-from mlflow import MlflowClient
-from stepstream import cli
-source, folder, server = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-client, said = MlflowClient(source), []
-def imported(*options):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = cli.main(["import", "mlflow", "--from", source, "--tracking-uri", server, *options])
-        except KeyboardInterrupt:
-            code = "killed"
-    said.append((code, out.getvalue(), err.getvalue()))
-def post(path, **body):
-    data = json.dumps(body).encode()
-    request = urllib.request.Request(f"{server}/api/2.0/mlflow/{path}", data, {"Content-Type": "application/json"})
-    return json.loads(urllib.request.urlopen(request).read())
-def tell(*more):
-    print(json.dumps([said, *more]))
-"""
+from tests.e2e.importing_scene import Scene
 
 # The server of another version of MLflow, on a folder, as one process.
 SERVE = """
@@ -54,77 +20,6 @@ server = make_server("127.0.0.1", 0, app, threaded=True)
 print(server.server_port, flush=True)
 server.serve_forever()
 """
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Runs a script on a source of its own, with the command."""
-
-    python: WarmPython
-    server: ServerProcess
-    template: Path
-    folder: Path
-
-    @property
-    def database(self) -> str:
-        """A database of MLflow's, empty at first."""
-        path = self.folder / "mlflow.db"
-        if not path.exists():
-            shutil.copy(self.template, path)
-        return f"sqlite:///{path}"
-
-    def play(self, script: str, source: str | None = None) -> list[Any]:
-        """What it tells: what each import said, and whatever else."""
-        environ = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "AWS_EC2_METADATA_DISABLED": "true"}
-        given = [source or self.database, str(self.folder), self.server.url]
-        done = self.python.run("-c", PRELUDE + script, *given, environ=environ)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return list(json.loads(done.stdout.splitlines()[-1]))
-
-    def ask(self, path: str, **query: Any) -> Any:
-        whole = f"{self.server.url}{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(whole) as response:
-            return json.loads(response.read())
-
-    def versions(self, name: str) -> dict[str, Any]:
-        found = self.ask("/api/2.0/mlflow/model-versions/search", filter=f"name = '{name}'")
-        return {one["version"]: one for one in found.get("model_versions", [])}
-
-    def model(self, name: str) -> Any:
-        return self.ask("/api/2.0/mlflow/registered-models/get", name=name)["registered_model"]
-
-    def aliases(self, name: str) -> dict[str, str]:
-        return {one["alias"]: one["version"] for one in self.model(name).get("aliases", [])}
-
-    def paths(self, run_id: str) -> list[str]:
-        return [file["path"] for file in self.ask(f"/v1/runs/{run_id}/artifacts", recursive=1)["files"]]
-
-
-@pytest.fixture(scope="module")
-def server(initialised_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    directory = tmp_path_factory.mktemp("importing") / "server"
-    shutil.copytree(initialised_directory, directory)
-    process = ServerProcess(directory)
-    yield process
-    process.stop()
-
-
-@pytest.fixture(scope="module")
-def template(python_of_mlflow: Callable[[str], WarmPython], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if importlib.util.find_spec("mlflow") is None:
-        pytest.skip("MLflow is not installed (the extra `import`): moving in from it was left out")
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    script = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1]).search_experiments()"
-    made = python_of_mlflow(sys.executable).run("-c", script, f"sqlite:///{path}", environ=os.environ)
-    assert made.returncode == 0, made.stderr
-    return path
-
-
-@pytest.fixture
-def scene(
-    python_of_mlflow: Callable[[str], WarmPython], server: ServerProcess, template: Path, tmp_path: Path
-) -> Scene:
-    return Scene(python_of_mlflow(sys.executable), server, template, tmp_path)
 
 
 @pytest.fixture

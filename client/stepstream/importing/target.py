@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from stepstream.errors import QueryError
+from stepstream.importing.registry import RegistryTarget
 from stepstream.importing.values import (
     Point,
     SourceExperiment,
@@ -18,7 +19,6 @@ from stepstream.importing.values import (
     SourceModel,
     SourceModelMetric,
     SourceRun,
-    SourceVersion,
 )
 from stepstream.query import Server
 from stepstream_schema import batch, limits, paths
@@ -41,6 +41,7 @@ class Target:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._registry = RegistryTarget(server)
         self._pool = ThreadPoolExecutor(AT_ONCE, "stepstream-import")
 
     def experiment(self, one: SourceExperiment) -> tuple[str, bool]:
@@ -157,23 +158,7 @@ class Target:
 
     def model(self, one: SourceModel) -> list[str]:
         """A registered model with its versions under their numbers; what could not be taken, and why."""
-        try:
-            tags = [{"key": key, "value": value} for key, value in one.tags.items()]
-            self._say("registered-models/create", name=one.name, description=one.description, tags=tags)
-        except QueryError as error:
-            if "already exists" not in str(error):
-                raise
-        highest = max([0, *self._versions(one.name)])
-        problems: list[str] = []
-        for version in one.versions:
-            problem = self._version(one.name, version, highest) if version.version > highest else None
-            problems += [problem] if problem else []
-            highest = max(highest, version.version)
-        there = self._versions(one.name)
-        for alias, number in one.aliases.items():
-            if number in there:
-                self._say("registered-models/alias", name=one.name, alias=alias, version=str(number))
-        return problems
+        return self._registry.take(one)
 
     def _stay(self, run: SourceRun) -> dict[str, str]:
         """Params that are here otherwise."""
@@ -181,33 +166,6 @@ class Target:
         here = {str(param["key"]): str(param["value"]) for param in data.get("params", [])}
         kept = {key: value[: limits.MAX_PARAM_VALUE_CHARS] for key, value in run.params.items()}
         return {key: value for key, value in here.items() if kept.get(key, value) != value}
-
-    def _version(self, name: str, version: SourceVersion, highest: int) -> str | None:
-        # Numbers that the source has used up are used up here too.
-        for _ in range(highest + 1, version.version):
-            self._burn(name)
-        tags = [{"key": key, "value": value} for key, value in version.tags.items()]
-        said = {"name": name, "source": _source(version), "description": version.description, "tags": tags}
-        try:
-            ids = {"run_id": version.run_id, "model_id": version.model_id}
-            made = self._say("model-versions/create", **said, **{name: one for name, one in ids.items() if one})
-        except QueryError as error:
-            self._burn(name)
-            return f"version {version.version} of {name!r} was left out: {error}"
-        number = made["model_version"]["version"]
-        if version.stage != "None":
-            self._say("model-versions/transition-stage", name=name, version=number, stage=version.stage)
-        return None
-
-    def _burn(self, name: str) -> None:
-        made = self._say("model-versions/create", name=name, source="s3://nowhere/left-out")
-        body = {"name": name, "version": made["model_version"]["version"]}
-        self._server.send("DELETE", f"{API}model-versions/delete", json.dumps(body).encode(), "application/json")
-
-    def _versions(self, name: str) -> set[int]:
-        quote = '"' if "'" in name else "'"
-        said = self._ask("model-versions/search", filter=f"name = {quote}{name}{quote}", max_results=10_000)
-        return {int(one["version"]) for one in said.get("model_versions", [])}
 
     def _log(self, run_id: str, points: Sequence[Point]) -> None:
         if any(math.isinf(value) for _, value, _, _ in points):
@@ -244,13 +202,3 @@ def _number(value: float) -> float | str:
 def _groups(said: Mapping[str, str]) -> Iterable[list[dict[str, str]]]:
     pairs = [{"key": key, "value": value} for key, value in sorted(said.items())]
     return (pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS))
-
-
-def _source(version: SourceVersion) -> str:
-    """Of a model or below a run that was taken along: where it is here. Anywhere else: where it is."""
-    if version.model_id:
-        return f"models:/{version.model_id}"
-    inside = f"/{version.run_id}/artifacts/"
-    if version.run_id and inside in version.source:
-        return f"runs:/{version.run_id}/{version.source.partition(inside)[2]}"
-    return version.source
