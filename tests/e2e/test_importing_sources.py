@@ -37,6 +37,11 @@ def mlflow2(tmp_path: Path) -> Iterator[str]:
         process.kill()
 
 
+def needs_logged_models() -> None:
+    if not importlib.metadata.version("mlflow").startswith("3."):
+        pytest.skip("MLflow 3 (the extra `frameworks`) is not installed: logged models were left out")
+
+
 def test_a_server_of_mlflow_2_has_no_logged_models(scene: Scene, mlflow2: str) -> None:
     script = """
 run = client.create_run(client.create_experiment("two"), run_name="old").info.run_id
@@ -88,11 +93,35 @@ client.finalize_logged_model(model.model_id, "READY")
 imported()
 tell(model.model_id)
 """
-    if not importlib.metadata.version("mlflow").startswith("3."):
-        pytest.skip("MLflow 3 (the extra `frameworks`) is not installed: logged models were left out")
+    needs_logged_models()
     ((code, said, problems),), model_id = scene.play(script)
     assert code == 1
     assert f"b.txt of the logged model {model_id} was left out" in problems
     assert "1 files; " in said
     listed = scene.ask(f"/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories")["files"]
     assert [file["path"] for file in listed] == ["plain.txt"]
+
+
+def test_what_runs_of_other_experiments_measured_of_a_model_comes_along(scene: Scene) -> None:
+    script = """
+from mlflow.entities import LoggedModelInput, LoggedModelOutput
+trained = client.create_experiment("trained", artifact_location=f"file://{folder}/a")
+measured = client.create_experiment("measured", artifact_location=f"file://{folder}/b")
+run = client.create_run(trained, run_name="train").info.run_id
+model = client.create_logged_model(trained, "net", run).model_id
+client.log_outputs(run, [LoggedModelOutput(model, 0)])
+client.finalize_logged_model(model, "READY")
+other = client.create_run(measured, run_name="measure").info.run_id
+client.log_inputs(other, models=[LoggedModelInput(model)])
+client.log_metric(other, "accuracy", 0.9, step=1, model_id=model)
+imported("--experiment", "measured")
+imported()
+imported()
+tell(model)
+"""
+    needs_logged_models()
+    (alone, both, again), model_id = scene.play(script)
+    assert (alone[0], both[0], again[0]) == (0, 0, 0), alone[2] + both[2] + again[2]
+    assert again[1].startswith("0 runs")
+    (metric,) = scene.ask(f"/v1/logged-models/{model_id}")["metrics"]
+    assert (metric["key"], metric["value"], metric["step"]) == ("accuracy", 0.9, 1)

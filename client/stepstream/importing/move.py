@@ -4,7 +4,7 @@ import asyncio
 import mimetypes
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -15,7 +15,14 @@ from stepstream.artifacts.remote import Remote
 from stepstream.artifacts.source import FileSource
 from stepstream.errors import ArtifactError, QueryError
 from stepstream.importing.target import SOURCE_TAG, Target
-from stepstream.importing.values import Point, SourceExperiment, SourceLoggedModel, SourceModel, SourceRun
+from stepstream.importing.values import (
+    Point,
+    SourceExperiment,
+    SourceLoggedModel,
+    SourceModel,
+    SourceModelMetric,
+    SourceRun,
+)
 from stepstream.settings import Settings
 
 Artifacts = Literal["copy", "reference"]
@@ -88,84 +95,103 @@ def move(
 
     Raises QueryError; then, too, `moved` says what was done until there.
     """
-    for experiment in source.experiments():
-        if only and experiment.name not in only:
-            continue
-        _experiment(source, target, settings, experiment, artifacts, moved, progress)
-        moved.experiments += 1
+    chosen = [one for one in source.experiments() if not only or one.name in only]
+    work = _Work(source, target, settings, artifacts, moved, progress)
+    # All models first: runs of any experiment may have measured, read or made them.
+    for begun in [one for one in map(work.begin, chosen) if one is not None]:
+        work.experiment(begun)
+    moved.experiments += len(chosen)
     for model in [] if only else source.models():
         moved.problems += target.model(model)
         moved.models += 1
 
 
-def _experiment(
-    source: Source,
-    target: Target,
-    settings: Settings,
-    experiment: SourceExperiment,
-    artifacts: Artifacts,
-    moved: Moved,
-    progress: Callable[[Moved], None],
-) -> None:
-    number, deleted = target.experiment(experiment)
-    if deleted:
-        # It is deleted here last of all: then everything of it had been taken.
-        if not experiment.deleted:
-            moved.problems.append(f"experiment {experiment.name!r} is deleted here; restore it to take its runs")
-        return
-
-    def sent(points: int) -> None:
-        moved.points += points
-        progress(moved)
-
-    models = {one.model_id: one for one in source.logged_models(experiment)}
-    known = {model_id: target.begin_model(one, number) for model_id, one in models.items()}
-    for run in source.runs(experiment):
-        fingerprint = run.fingerprint(artifacts)
-        if target.fingerprint(run.run_id) == fingerprint:
-            moved.skipped += 1
-        else:
-            target.begin(run, experiment.name)
-            target.points(run.run_id, source.points(run), sent)
-            for model_id, model in models.items():
-                own = [metric for metric in model.metrics if metric.run_id == run.run_id]
-                target.measured(run.run_id, own, model_id)
-            tags: dict[str, str] = {}
-            left_out: list[str] = []
-            if artifacts == "copy":
-                moved.files += _files(source, settings, run, left_out)
-            elif run.artifact_uri:
-                tags[SOURCE_TAG] = run.artifact_uri
-            moved.problems += left_out
-            moved.problems += target.settle(run, INCOMPLETE if left_out else fingerprint, tags)
-            moved.runs += 1
-        progress(moved)
-    for model_id, model in models.items():
-        fingerprint = f"{model.updated_at_ms} {artifacts}"
-        if known[model_id] != fingerprint:
-            _model(source, target, model, number, fingerprint, artifacts, moved)
-    if experiment.deleted:
-        target.delete_experiment(number)
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    experiment: SourceExperiment
+    number: str
+    """Here."""
+    models: Sequence[tuple[SourceLoggedModel, str]]
+    """With the fingerprints that they have here."""
 
 
-def _model(
-    source: Source,
-    target: Target,
-    model: SourceLoggedModel,
-    experiment: str,
-    fingerprint: str,
-    artifacts: Artifacts,
-    moved: Moved,
-) -> None:
-    tags = {SOURCE_TAG: model.artifact_uri}
-    if artifacts == "copy":
-        tags = {}
-        problems: list[str] = []
-        moved.files += _model_files(source, target, model, experiment, problems)
-        fingerprint = INCOMPLETE if problems else fingerprint
-        moved.problems += problems
-    target.settle_model(model, fingerprint, tags)
-    moved.logged_models += 1
+@dataclass(frozen=True, slots=True)
+class _Work:
+    source: Source
+    target: Target
+    settings: Settings
+    artifacts: Artifacts
+    moved: Moved
+    progress: Callable[[Moved], None]
+    measured: dict[str, dict[str, list[SourceModelMetric]]] = field(default_factory=dict)
+    """By run, and by model."""
+
+    def begin(self, experiment: SourceExperiment) -> _Begun | None:
+        """Make it and its models; None if it stays as it is."""
+        number, deleted = self.target.experiment(experiment)
+        if deleted:
+            # It is deleted here last of all: then everything of it had been taken.
+            if not experiment.deleted:
+                problem = f"experiment {experiment.name!r} is deleted here; restore it to take its runs"
+                self.moved.problems.append(problem)
+            return None
+        models = []
+        for model in self.source.logged_models(experiment):
+            models.append((model, self.target.begin_model(model, number)))
+            for metric in model.metrics:
+                of_run = self.measured.setdefault(metric.run_id, {})
+                of_run.setdefault(model.model_id, []).append(metric)
+        return _Begun(experiment, number, models)
+
+    def experiment(self, begun: _Begun) -> None:
+        """Its runs, and the files of its models."""
+        for run in self.source.runs(begun.experiment):
+            self._run(run, begun.experiment.name)
+            self.progress(self.moved)
+        for model, known in begun.models:
+            fingerprint = f"{model.updated_at_ms} {self.artifacts}"
+            if known != fingerprint:
+                self._model(model, begun.number, fingerprint)
+        if begun.experiment.deleted:
+            self.target.delete_experiment(begun.number)
+
+    def _run(self, run: SourceRun, experiment: str) -> None:
+        measured = self.measured.get(run.run_id, {})
+        if measured:
+            # Of a model of another experiment it may come to be known later than the run itself.
+            run = replace(run, version=[*run.version, sorted(map(repr, measured.items()))])
+        fingerprint = run.fingerprint(self.artifacts)
+        if self.target.fingerprint(run.run_id) == fingerprint:
+            self.moved.skipped += 1
+            return
+        self.target.begin(run, experiment)
+        self.target.points(run.run_id, self.source.points(run), self._sent)
+        for model_id, metrics in measured.items():
+            self.target.measured(run.run_id, metrics, model_id)
+        tags: dict[str, str] = {}
+        left_out: list[str] = []
+        if self.artifacts == "copy":
+            self.moved.files += _files(self.source, self.settings, run, left_out)
+        elif run.artifact_uri:
+            tags[SOURCE_TAG] = run.artifact_uri
+        self.moved.problems += left_out
+        self.moved.problems += self.target.settle(run, INCOMPLETE if left_out else fingerprint, tags)
+        self.moved.runs += 1
+
+    def _model(self, model: SourceLoggedModel, number: str, fingerprint: str) -> None:
+        tags = {SOURCE_TAG: model.artifact_uri}
+        if self.artifacts == "copy":
+            tags = {}
+            problems: list[str] = []
+            self.moved.files += _model_files(self.source, self.target, model, number, problems)
+            fingerprint = INCOMPLETE if problems else fingerprint
+            self.moved.problems += problems
+        self.target.settle_model(model, fingerprint, tags)
+        self.moved.logged_models += 1
+
+    def _sent(self, points: int) -> None:
+        self.moved.points += points
+        self.progress(self.moved)
 
 
 def _model_files(source: Source, target: Target, model: SourceLoggedModel, experiment: str, problems: list[str]) -> int:
