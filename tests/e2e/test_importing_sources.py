@@ -125,3 +125,49 @@ tell(model)
     assert again[1].startswith("0 runs")
     (metric,) = scene.ask(f"/v1/logged-models/{model_id}")["metrics"]
     assert (metric["key"], metric["value"], metric["step"]) == ("accuracy", 0.9, 1)
+
+
+def test_a_second_import_brings_files_and_points_that_came_since(scene: Scene) -> None:
+    script = """
+run = client.create_run(client.create_experiment("goes on", artifact_location=f"file://{folder}/on")).info.run_id
+client.log_metric(run, "loss", 1.0, step=10)
+client.log_text(run, "a", "first.txt")
+client.set_terminated(run)
+imported()
+client.log_text(run, "weights", "model/later.bin")
+imported()
+client.log_metric(run, "loss", 5.0, step=3)
+imported()
+imported()
+imported("--again")
+tell(run)
+"""
+    runs, run_id = scene.play(script)
+    assert [said.partition(" of ")[0] for _, said, _ in runs] == ["1 runs", "1 runs", "1 runs", "0 runs", "1 runs"]
+    assert scene.paths(run_id) == ["first.txt", "model/later.bin"]
+    history = scene.ask("/api/2.0/mlflow/metrics/get-history", run_id=run_id, metric_key="loss")["metrics"]
+    assert sorted(point["step"] for point in history) == [3, 10]
+
+
+def test_a_second_import_brings_tags_of_models_and_their_files_when_they_change(scene: Scene) -> None:
+    script = """
+model = client.create_logged_model(client.create_experiment("tags", artifact_location=f"file://{folder}/tags"), "net")
+(folder / "one.txt").write_text("1")
+client.log_model_artifact(model.model_id, str(folder / "one.txt"))
+client.finalize_logged_model(model.model_id, "READY")
+imported()
+client.set_logged_model_tags(model.model_id, {"later": "yes"})
+imported()
+(folder / "two.txt").write_text("2")
+client.log_model_artifact(model.model_id, str(folder / "two.txt"))
+imported()
+imported()
+tell(model.model_id)
+"""
+    needs_logged_models()
+    runs, model_id = scene.play(script)
+    told = [(said.split()[11], said.partition("already; ")[2].split()[0]) for _, said, _ in runs]
+    assert told == [("1", "1"), ("0", "1"), ("2", "1"), ("0", "0")], runs
+    assert scene.ask(f"/v1/logged-models/{model_id}")["tags"]["later"] == "yes"
+    listed = scene.ask(f"/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories")["files"]
+    assert [file["path"] for file in listed] == ["one.txt", "two.txt"]

@@ -25,6 +25,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     mlflow.add_argument(
         "--artifacts", choices=("copy", "reference"), default="copy", help="or note where they are (default: copy)"
     )
+    mlflow.add_argument("--again", action="store_true", help="take anew what is here already, too")
     mlflow.set_defaults(handler=_mlflow)
     tensorboard = kinds.add_parser("tensorboard", help="from a folder of event files")
     tensorboard.add_argument("folder", type=Path, help="what TensorBoard's --logdir is given")
@@ -44,9 +45,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _mlflow(arguments: argparse.Namespace) -> int:
     from stepstream.importing.mlflow_source import MlflowSource, reading
 
-    source = MlflowSource(arguments.source)
+    source = MlflowSource(arguments.source, copies=arguments.artifacts == "copy")
     with reading():
-        return _take(arguments, source, arguments.artifacts, arguments.experiment)
+        return _take(arguments, source, arguments.artifacts, arguments.experiment, again=arguments.again)
 
 
 def _tensorboard(arguments: argparse.Namespace) -> int:
@@ -94,7 +95,14 @@ def _say_marked(marked: Mapping[str, str]) -> None:
         print(f"{name!r:.300} is called {key!r} here: another name of the same run has its key")
 
 
-def _take(arguments: argparse.Namespace, source: "Source", artifacts: "Artifacts", only: Sequence[str]) -> int:
+def _take(
+    arguments: argparse.Namespace,
+    source: "Source",
+    artifacts: "Artifacts",
+    only: Sequence[str],
+    *,
+    again: bool = False,
+) -> int:
     from stepstream.importing.move import Moved, move
     from stepstream.importing.target import Target
     from stepstream.query import Server
@@ -108,7 +116,8 @@ def _take(arguments: argparse.Namespace, source: "Source", artifacts: "Artifacts
 
     moved = Moved()
     try:
-        move(source, Target(Server(loaded)), loaded, artifacts=artifacts, only=only, moved=moved, progress=show)
+        target = Target(Server(loaded))
+        move(source, target, loaded, artifacts=artifacts, only=only, again=again, moved=moved, progress=show)
     finally:
         # Also where an error ends it: the next import may not come upon them again.
         bar.close()

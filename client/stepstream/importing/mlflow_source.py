@@ -1,9 +1,12 @@
 """The border to the `mlflow` package, which reads whatever MLflow has written: a server, a database, a folder."""
 
+import hashlib
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +31,8 @@ OF_MODEL: Final = re.compile(r"/models/(m-[0-9a-f]{32})/artifacts/?$")
 class MlflowSource:
     """Reads, and never writes."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, copies: bool = True) -> None:
+        """`copies` says that files are wanted, so that a run is another when it has others."""
         # Newer versions read a folder only when they are asked to.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         try:
@@ -39,6 +43,7 @@ class MlflowSource:
                 f"reading what MLflow has written needs the package {error.name!r}: pip install 'stepstream[import]'"
             ) from error
         self._uri = uri
+        self._copies = copies
         self._client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._all = ViewType.ALL
         engine = getattr(self._client._tracking_client.store, "engine", None)
@@ -57,9 +62,13 @@ class MlflowSource:
     def runs(self, experiment: SourceExperiment) -> Iterator[SourceRun]:
         """All of its runs, deleted ones included, oldest first."""
         ids, order = [experiment.experiment_id], ["attributes.start_time ASC"]
-        for one in _pages(self._client.search_runs, ids, run_view_type=self._all, order_by=order):
-            # A search leaves out which models a run has read.
-            yield _run(self._client.get_run(one.info.run_id) if self._has_models else one)
+        pages = _pages(self._client.search_runs, ids, run_view_type=self._all, order_by=order)
+        while some := list(itertools.islice(pages, PAGE)):
+            counts = self._rows.counts([one.info.run_id for one in some]) if self._rows is not None else {}
+            for one in some:
+                # A search leaves out which models a run has read.
+                run = _run(self._client.get_run(one.info.run_id) if self._has_models else one)
+                yield replace(run, version=[counts.get(run.run_id), self._version(self._run_files(run))])
 
     def points(self, run: SourceRun) -> Iterator[Point]:
         """Its full histories, in an order that is the same every time."""
@@ -72,7 +81,7 @@ class MlflowSource:
 
     def files(self, run: SourceRun) -> Iterator[str]:
         """The paths of its artifacts. Raises ArtifactError where they cannot be listed."""
-        yield from _listed(lambda folder: self._client.list_artifacts(run.run_id, folder))
+        yield from (path for path, _ in self._run_files(run))
 
     def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
         """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
@@ -91,7 +100,8 @@ class MlflowSource:
         if experiment.deleted or not self._has_models:
             return
         for one in _pages(self._search_models, [experiment.experiment_id]):
-            yield _logged_model(one)
+            model = _logged_model(one)
+            yield replace(model, version=[self._version(self._model_files(model))])
 
     def _search_models(self, experiments: Sequence[str], **page: Any) -> Any:
         from mlflow.exceptions import MlflowException
@@ -110,7 +120,7 @@ class MlflowSource:
 
     def model_files(self, model: SourceLoggedModel) -> Iterator[str]:
         """The paths of a logged model's artifacts. Raises ArtifactError where they cannot be listed."""
-        yield from _listed(lambda folder: self._client.list_logged_model_artifacts(model.model_id, folder))
+        yield from (path for path, _ in self._model_files(model))
 
     def fetch_model_file(self, model: SourceLoggedModel, path: str, destination: Path) -> Path:
         """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
@@ -133,6 +143,21 @@ class MlflowSource:
                 aliases={alias: int(version) for alias, version in self._aliases(one.name).items()},
                 versions=sorted(map(_version, versions), key=lambda version: version.version),
             )
+
+    def _run_files(self, run: SourceRun) -> Iterator[tuple[str, int]]:
+        return _listed(lambda folder: self._client.list_artifacts(run.run_id, folder))
+
+    def _model_files(self, model: SourceLoggedModel) -> Iterator[tuple[str, int]]:
+        return _listed(lambda folder: self._client.list_logged_model_artifacts(model.model_id, folder))
+
+    def _version(self, files: Iterator[tuple[str, int]]) -> str:
+        """Another one when files have come since, or have grown. No run changes for that in the source."""
+        if not self._copies:
+            return ""
+        try:
+            return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
+        except ArtifactError:
+            return "not listed"  # whoever asks for the files comes upon it, and says it
 
     def _aliases(self, name: str) -> dict[str, Any]:
         # A search leaves them out.
@@ -161,16 +186,16 @@ def _fetching() -> Iterator[None]:
         raise ArtifactError(f"it cannot be read: {error}") from error
 
 
-def _listed(list_folder: Callable[[str | None], Any]) -> list[str]:
-    found, folders = [], [""]
+def _listed(list_folder: Callable[[str | None], Any]) -> Iterator[tuple[str, int]]:
+    """Paths and sizes."""
+    folders = [""]
     while folders:
         try:
             inside = list_folder(folders.pop() or None)
         except Exception as error:  # whatever the client of the files' store raises, the other runs are taken
             raise ArtifactError(f"they cannot be listed: {error}") from error
         folders += [one.path for one in inside if one.is_dir]
-        found += [one.path for one in inside if not one.is_dir]
-    return found
+        yield from ((one.path, one.file_size or 0) for one in inside if not one.is_dir)
 
 
 def _pages(search: Any, *asked: Any, **more: Any) -> Iterator[Any]:

@@ -88,15 +88,18 @@ def move(
     *,
     artifacts: Artifacts,
     only: Sequence[str],
+    again: bool,
     moved: Moved,
     progress: Callable[[Moved], None],
 ) -> None:
     """Everything, or the experiments of these names alone, which leaves the registry out.
 
+    What is here already is passed over, unless it has changed in the source, or `again` asks for it.
+
     Raises QueryError; then, too, `moved` says what was done until there.
     """
     chosen = [one for one in source.experiments() if not only or one.name in only]
-    work = _Work(source, target, settings, artifacts, moved, progress)
+    work = _Work(source, target, settings, artifacts, again, moved, progress)
     # All models first: runs of any experiment may have measured, read or made them.
     for begun in [one for one in map(work.begin, chosen) if one is not None]:
         work.experiment(begun)
@@ -121,6 +124,7 @@ class _Work:
     target: Target
     settings: Settings
     artifacts: Artifacts
+    again: bool
     moved: Moved
     progress: Callable[[Moved], None]
     measured: dict[str, dict[str, list[SourceModelMetric]]] = field(default_factory=dict)
@@ -149,9 +153,7 @@ class _Work:
             self._run(run, begun.experiment.name)
             self.progress(self.moved)
         for model, known in begun.models:
-            fingerprint = f"{model.updated_at_ms} {self.artifacts}"
-            if known != fingerprint:
-                self._model(model, begun.number, fingerprint)
+            self._model(model, begun.number, known)
         if begun.experiment.deleted:
             self.target.delete_experiment(begun.number)
 
@@ -161,7 +163,7 @@ class _Work:
             # Of a model of another experiment it may come to be known later than the run itself.
             run = replace(run, version=[*run.version, sorted(map(repr, measured.items()))])
         fingerprint = run.fingerprint(self.artifacts)
-        if self.target.fingerprint(run.run_id) == fingerprint:
+        if not self.again and self.target.fingerprint(run.run_id) == fingerprint:
             self.moved.skipped += 1
             return
         self.target.begin(run, experiment)
@@ -178,15 +180,20 @@ class _Work:
         self.moved.problems += self.target.settle(run, INCOMPLETE if left_out else fingerprint, tags)
         self.moved.runs += 1
 
-    def _model(self, model: SourceLoggedModel, number: str, fingerprint: str) -> None:
+    def _model(self, model: SourceLoggedModel, number: str, known: str) -> None:
+        state, files = model.state(), model.files(self.artifacts)
+        known_state, _, known_files = known.partition(" ")
+        if not self.again and (known_state, known_files) == (state, files):
+            return
         tags = {SOURCE_TAG: model.artifact_uri}
         if self.artifacts == "copy":
             tags = {}
             problems: list[str] = []
-            self.moved.files += _model_files(self.source, self.target, model, number, problems)
-            fingerprint = INCOMPLETE if problems else fingerprint
+            if self.again or known_files != files:
+                self.moved.files += _model_files(self.source, self.target, model, number, problems)
+            files = INCOMPLETE if problems else files
             self.moved.problems += problems
-        self.target.settle_model(model, fingerprint, tags)
+        self.target.settle_model(model, f"{state} {files}", tags)
         self.moved.logged_models += 1
 
     def _sent(self, points: int) -> None:

@@ -58,7 +58,7 @@ class SourceRun:
             artifacts,
             *map(repr, self.version),
         ]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+        return _digest(said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,17 @@ class SourceLoggedModel:
     tags: Mapping[str, str]
     metrics: Sequence[SourceModelMetric]
     updated_at_ms: int
+    version: Sequence[Any] = ()
+    """Whatever else tells that its files are others now, such as their sizes."""
+
+    def state(self) -> str:
+        """Changes with what is said of it."""
+        metrics = sorted(map(repr, self.metrics))
+        return _digest([self.status, sorted(self.params.items()), sorted(self.tags.items()), metrics])
+
+    def files(self, artifacts: str) -> str:
+        """Changes with its files, which are large, or when they are to be taken otherwise."""
+        return _digest([self.updated_at_ms, artifacts, *map(repr, self.version)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,3 +121,7 @@ class SourceModel:
     tags: Mapping[str, str]
     aliases: Mapping[str, int]
     versions: Sequence[SourceVersion]
+
+
+def _digest(said: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
