@@ -129,3 +129,20 @@ tell()
     model = scene.model("later")
     assert model["description"] == "new"
     assert {"key": "c", "value": "d"} in model["tags"]
+
+
+def test_versions_whose_files_are_not_copied_keep_their_place(scene: Scene) -> None:
+    script = """
+run = client.create_run(client.create_experiment("far", artifact_location="s3://bucket/far")).info.run_id
+client.create_registered_model("far")
+client.create_model_version("far", f"s3://bucket/far/{run}/artifacts/model", run)
+client.create_model_version("far", f"file:///bucket/{run}/artifacts/model", run)
+imported("--artifacts", "reference")
+tell(run)
+"""
+    ((code, _, problems),), run_id = scene.play(script)
+    assert (code, problems) == (0, "")
+    assert {number: one["source"] for number, one in scene.versions("far").items()} == {
+        "1": f"s3://bucket/far/{run_id}/artifacts/model",
+        "2": f"runs:/{run_id}/model",
+    }

@@ -25,6 +25,8 @@ from stepstream.importing.values import (
 
 PAGE: Final = 500
 NO_SUCH_QUESTION: Final = ("ENDPOINT_NOT_FOUND", "NOT_FOUND", "RESOURCE_DOES_NOT_EXIST")
+NAMED: Final = re.compile(r"(models|runs):")
+"""Sources that name what files are of, and not where they are."""
 OF_MODEL: Final = re.compile(r"/models/(m-[0-9a-f]{32})/artifacts/?$")
 
 
@@ -141,8 +143,14 @@ class MlflowSource:
                 description=one.description or "",
                 tags=dict(one.tags),
                 aliases={alias: int(version) for alias, version in self._aliases(one.name).items()},
-                versions=sorted(map(_version, versions), key=lambda version: version.version),
+                versions=sorted(map(self._registered, versions), key=lambda version: version.version),
             )
+
+    def _registered(self, one: Any) -> SourceVersion:
+        version = _version(one)
+        if self._copies or not NAMED.match(version.source):
+            return version
+        return replace(version, location=self._client.get_model_version_download_uri(one.name, one.version))
 
     def _run_files(self, run: SourceRun) -> Iterator[tuple[str, int]]:
         return _listed(lambda folder: self._client.list_artifacts(run.run_id, folder))

@@ -105,7 +105,7 @@ def move(
         work.experiment(begun)
     moved.experiments += len(chosen)
     for model in [] if only else source.models():
-        moved.problems += target.model(model)
+        moved.problems += target.model(model, copied=artifacts == "copy")
         moved.models += 1
 
 

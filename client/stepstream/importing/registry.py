@@ -7,6 +7,7 @@ stays until the source changes.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ JOINED: Final = "joined"
 """One that was here before, and keeps its own."""
 LEFT_OUT: Final = "s3://nowhere/left-out"
 """The source of a version that is made to use up its number, and removed."""
+NOT_FROM_HERE: Final = re.compile(r"(?!\w\w+:)|(file|mlflow-artifacts|models|runs):|https?:.*/mlflow-artifacts/")
+"""Places that name files by the server or the machine they are told to: here, they would be others."""
 NOT_REFUSED: Final = (401, 403, 408, 429)
 """Answers that are about the asker, not about what was asked."""
 
@@ -34,8 +37,8 @@ class RegistryTarget:
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    def take(self, one: SourceModel) -> list[str]:
-        """A registered model with its versions; what could not be taken, and why."""
+    def take(self, one: SourceModel, *, copied: bool) -> list[str]:
+        """A registered model with its versions, whose files were copied or not; what could not be taken, and why."""
         try:
             tags = self._begin(one)
         except QueryError as error:
@@ -55,7 +58,7 @@ class RegistryTarget:
                     # Numbers that the source has used up are used up here too.
                     used = self._use_up(one.name, number - 1, used)
                 if found is None and number > used:
-                    used, found = self._create(one.name, version)
+                    used, found = self._create(one.name, version, copied)
                 if found is not None and _is_taken(found, one.name, version):
                     self._settle_version(one.name, version, found)
                     ours.add(number)
@@ -79,10 +82,15 @@ class RegistryTarget:
             found = self._say("registered-models/create", name=one.name, description=one.description, tags=tags)
         return {TAKEN_TAG: JOINED, **_tags(found["registered_model"])}
 
-    def _create(self, name: str, version: SourceVersion) -> tuple[int, dict[str, Any] | None]:
+    def _create(self, name: str, version: SourceVersion, copied: bool) -> tuple[int, dict[str, Any] | None]:
         """The number that is used up now, and the version if it is its own."""
         tags = _pairs({**version.tags, TAKEN_TAG: _identity(name, version)})
-        said = {"name": name, "source": source_of(version), "description": version.description, "tags": tags}
+        said = {
+            "name": name,
+            "source": source_of(version, copied=copied),
+            "description": version.description,
+            "tags": tags,
+        }
         ids = {"run_id": version.run_id, "model_id": version.model_id}
         made = self._say("model-versions/create", **said, **{key: one for key, one in ids.items() if one})
         found: dict[str, Any] = made["model_version"]
@@ -155,8 +163,11 @@ class RegistryTarget:
         return answer
 
 
-def source_of(version: SourceVersion) -> str:
-    """Of a model or below a run that was taken along: where it is here. Anywhere else: where it is."""
+def source_of(version: SourceVersion, *, copied: bool) -> str:
+    """Of a model or below a run that was taken along: where it is here. Anywhere else, or not copied: where it is."""
+    there = version.location or version.source
+    if not copied and not NOT_FROM_HERE.match(there):
+        return there
     if version.model_id:
         return f"models:/{version.model_id}"
     inside = f"/{version.run_id}/artifacts/"
@@ -177,7 +188,7 @@ def _is_taken(found: dict[str, Any], name: str, version: SourceVersion) -> bool:
     taken = _tags(found).get(TAKEN_TAG)
     if taken is None:
         # Earlier imports did not say so.
-        return found["source"] in (version.source, source_of(version))
+        return found["source"] in (version.source, source_of(version, copied=True))
     return taken.split(" ")[:2] == _identity(name, version).split(" ")
 
 

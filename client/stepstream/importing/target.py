@@ -156,9 +156,9 @@ class Target:
         tags = {**one.tags, **more_tags, IMPORTED_TAG: fingerprint}
         self._server.ask("POST", place + "/tags", {"tags": tags})
 
-    def model(self, one: SourceModel) -> list[str]:
+    def model(self, one: SourceModel, *, copied: bool) -> list[str]:
         """A registered model with its versions under their numbers; what could not be taken, and why."""
-        return self._registry.take(one)
+        return self._registry.take(one, copied=copied)
 
     def _stay(self, run: SourceRun) -> dict[str, str]:
         """Params that are here otherwise."""

@@ -110,6 +110,8 @@ class SourceVersion:
     description: str
     stage: str
     tags: Mapping[str, str]
+    location: str = ""
+    """Where its files are in the source, if `source` does not say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
