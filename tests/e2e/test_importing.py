@@ -78,8 +78,8 @@ from stepstream.importing import mlflow_source
 def lost(run_id, path, destination):
     raise ConnectionError("the bucket is gone")
 made = mlflow_source.MlflowSource.__init__
-def make(self, *arguments):
-    made(self, *arguments)
+def make(self, *arguments, **more):
+    made(self, *arguments, **more)
     self._client.download_artifacts = lost
 mlflow_source.MlflowSource.__init__ = make
 sys.exit(cli.main(sys.argv[1:]))

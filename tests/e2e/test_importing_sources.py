@@ -171,3 +171,31 @@ tell(model.model_id)
     assert scene.ask(f"/v1/logged-models/{model_id}")["tags"]["later"] == "yes"
     listed = scene.ask(f"/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories")["files"]
     assert [file["path"] for file in listed] == ["one.txt", "two.txt"]
+
+
+def test_what_is_not_there_is_said_and_what_is_odd_is_taken(scene: Scene) -> None:
+    script = """
+from mlflow.data.http_dataset_source import HTTPDatasetSource
+from mlflow.entities import Dataset, DatasetInput
+experiment = client.create_experiment("elsewhere", artifact_location="file:///no/such/disk")
+elsewhere = client.create_run(experiment).info.run_id
+rich = client.create_run(client.create_experiment("rich", artifact_location=f"file://{folder}/rich")).info.run_id
+for number in range(20):
+    dataset = Dataset(f"n{number}", f"d{number}", "local", "source", schema="s" * 1_000_000)
+    client.log_inputs(rich, datasets=[DatasetInput(dataset, [])])
+name = "it's \\"odd\\""
+client.create_registered_model(name)
+client.create_model_version(name, "s3://theirs/v1")
+imported("--experiment", "no such")
+imported()
+found = json.loads(urllib.request.urlopen(f"{server}/api/2.0/mlflow/model-versions/search").read())
+tell(elsewhere, rich, [one["version"] for one in found["model_versions"] if one["name"] == name])
+"""
+    (typo, everything), elsewhere, rich, versions = scene.play(script)
+    assert typo[0] == 1
+    assert "there is no experiment 'no such' in the source" in typo[2]
+    assert everything[0] == 1
+    assert everything[2].strip().startswith(f"artifacts of run {elsewhere} were left out: there is no folder /no/such")
+    assert versions == ["1"]
+    run = scene.ask("/api/2.0/mlflow/runs/get", run_id=rich)["run"]
+    assert len(run["inputs"]["dataset_inputs"]) == 20

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from stepstream.errors import ArtifactError, ConfigurationError, QueryError
 from stepstream.importing.mlflow_rows import MlflowRows
@@ -21,6 +22,7 @@ from stepstream.importing.values import (
     SourceModelMetric,
     SourceRun,
     SourceVersion,
+    of_name,
 )
 
 PAGE: Final = 500
@@ -83,7 +85,11 @@ class MlflowSource:
 
     def files(self, run: SourceRun) -> Iterator[str]:
         """The paths of its artifacts. Raises ArtifactError where they cannot be listed."""
-        yield from (path for path, _ in self._run_files(run))
+        path = None
+        for path, _ in self._run_files(run):
+            yield path
+        if path is None:
+            _check_near(run)
 
     def fetch(self, run: SourceRun, path: str, destination: Path) -> Path:
         """One of them, as a local file. Raises ArtifactError for one that cannot be read."""
@@ -136,8 +142,8 @@ class MlflowSource:
     def models(self) -> Iterator[SourceModel]:
         """All registered models."""
         for one in _pages(self._client.search_registered_models):
-            quote = '"' if "'" in one.name else "'"
-            versions = _pages(self._client.search_model_versions, f"name = {quote}{one.name}{quote}")
+            found = _pages(self._client.search_model_versions, of_name(one.name))
+            versions = [version for version in found if version.name == one.name]
             yield SourceModel(
                 name=one.name,
                 description=one.description or "",
@@ -192,6 +198,19 @@ def _fetching() -> Iterator[None]:
         yield
     except Exception as error:  # whatever the client of the file's store raises, the other files are taken
         raise ArtifactError(f"it cannot be read: {error}") from error
+
+
+def _check_near(run: SourceRun) -> None:
+    """A run without any file is one thing, a disk that is not here another. Raises ArtifactError."""
+    place = urlsplit(run.artifact_uri)
+    if place.scheme not in ("", "file"):
+        return
+    of_experiment = Path(unquote(place.path)).parent.parent
+    # MLflow makes the folder of all experiments when it is started, and others with the first file.
+    if not of_experiment.parent.exists():
+        raise ArtifactError(
+            f"there is no folder {of_experiment.parent} here; import on its machine, or with --artifacts reference"
+        )
 
 
 def _listed(list_folder: Callable[[str | None], Any]) -> Iterator[tuple[str, int]]:

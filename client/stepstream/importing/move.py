@@ -99,6 +99,8 @@ def move(
     Raises QueryError; then, too, `moved` says what was done until there.
     """
     chosen = [one for one in source.experiments() if not only or one.name in only]
+    missing = sorted(set(only) - {one.name for one in chosen})
+    moved.problems += [f"there is no experiment {name!r} in the source" for name in missing]
     work = _Work(source, target, settings, artifacts, again, moved, progress)
     # All models first: runs of any experiment may have measured, read or made them.
     for begun in [one for one in map(work.begin, chosen) if one is not None]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stepstream.errors import QueryError
-from stepstream.importing.values import SourceModel, SourceVersion
+from stepstream.importing.values import SourceModel, SourceVersion, of_name
 from stepstream.query import Server
 
 API: Final = "/api/2.0/mlflow/"
@@ -145,9 +145,8 @@ class RegistryTarget:
         return problems
 
     def _versions(self, name: str) -> dict[int, dict[str, Any]]:
-        quote = '"' if "'" in name else "'"
-        said = self._ask("model-versions/search", filter=f"name = {quote}{name}{quote}", max_results=10_000)
-        return {int(one["version"]): one for one in said.get("model_versions", [])}
+        said = self._ask("model-versions/search", filter=of_name(name), max_results=10_000)
+        return {int(one["version"]): one for one in said.get("model_versions", []) if one["name"] == name}
 
     def _delete(self, name: str, number: int) -> None:
         self._change("DELETE", "model-versions/delete", name=name, version=str(number))

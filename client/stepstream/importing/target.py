@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,7 @@ IMPORTED_TAG: Final = "stepstream.imported"
 SOURCE_TAG: Final = "stepstream.imported.artifact_uri"
 BATCH: Final = 1000
 """Points of one request, as many as MLflow's protocol allows."""
+BODY_BYTES: Final = 2**20
 PAIRS: Final = 100
 AT_ONCE: Final = 4
 
@@ -106,8 +107,8 @@ class Target:
             self._say("runs/log-batch", run_id=run.run_id, params=params)
         for tags in _groups({**run.tags, **more_tags}):
             self._say("runs/log-batch", run_id=run.run_id, tags=tags)
-        if run.datasets:
-            self._say("runs/log-inputs", run_id=run.run_id, datasets=list(run.datasets))
+        for datasets in _bodies(run.datasets):
+            self._say("runs/log-inputs", run_id=run.run_id, datasets=datasets)
         if run.model_inputs:
             self._say("runs/log-inputs", run_id=run.run_id, models=[{"model_id": one} for one in run.model_inputs])
         if run.model_outputs:
@@ -202,3 +203,18 @@ def _number(value: float) -> float | str:
 def _groups(said: Mapping[str, str]) -> Iterable[list[dict[str, str]]]:
     pairs = [{"key": key, "value": value} for key, value in sorted(said.items())]
     return (pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS))
+
+
+def _bodies(datasets: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """As many at once as a body may hold: their schemas are large."""
+    body: list[Mapping[str, Any]] = []
+    size = 0
+    for one in datasets:
+        more = len(json.dumps(one))
+        if body and size + more > BODY_BYTES:
+            yield body
+            body, size = [], 0
+        body.append(one)
+        size += more
+    if body:
+        yield body

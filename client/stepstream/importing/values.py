@@ -127,3 +127,11 @@ class SourceModel:
 
 def _digest(said: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+
+
+def of_name(name: str) -> str:
+    """A filter that finds this name, and others too where it has both kinds of quotes, which none can say."""
+    if "'" in name and '"' in name:
+        return "name LIKE '" + name.replace("'", "_") + "'"
+    quote = '"' if "'" in name else "'"
+    return f"name = {quote}{name}{quote}"
