@@ -1,9 +1,10 @@
 """The `stepstream import` command."""
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,9 +56,8 @@ def _tensorboard(arguments: argparse.Namespace) -> int:
 
     folder: Path = arguments.folder
     source = TensorboardSource(folder, arguments.experiment or folder.resolve().name)
-    code = _take(arguments, source, "reference", [])
-    for problem in source.problems:
-        print(problem, file=sys.stderr)
+    with _saying(source.problems):
+        code = _take(arguments, source, "reference", [])
     if source.left_out:
         print(f"{source.left_out:,} histograms, images and other values that are no scalars were left out")
     _say_marked(source.marked)
@@ -79,15 +79,24 @@ def _wandb(arguments: argparse.Namespace) -> int:
             bar.close()
 
     source = WandbSource(arguments.folder, arguments.experiment, show)
-    code = _take(arguments, source, arguments.artifacts, [])
-    for problem in source.problems:
-        print(problem, file=sys.stderr)
+    with _saying(source.problems):
+        code = _take(arguments, source, arguments.artifacts, [])
     _say_marked(source.marked)
     if source.left_out:
         print(f"{source.left_out:,} texts, images, tables and other values that are no numbers were left out")
     if source.artifacts:
         print(f"{source.artifacts:,} versions of W&B's artifacts were left out")
     return 1 if source.problems else code
+
+
+@contextlib.contextmanager
+def _saying(problems: Sequence[str]) -> Iterator[None]:
+    """What has come to these by the end, also where an error is it: the next import may not come upon them again."""
+    try:
+        yield
+    finally:
+        for problem in problems:
+            print(problem, file=sys.stderr)
 
 
 def _say_marked(marked: Mapping[str, str]) -> None:
@@ -115,14 +124,9 @@ def _take(
         bar.show(moved.points, None)
 
     moved = Moved()
-    try:
+    with _saying(moved.problems), contextlib.closing(bar):
         target = Target(Server(loaded))
         move(source, target, loaded, artifacts=artifacts, only=only, again=again, moved=moved, progress=show)
-    finally:
-        # Also where an error ends it: the next import may not come upon them again.
-        bar.close()
-        for problem in moved.problems:
-            print(problem, file=sys.stderr)
     print(
         f"{moved.runs} runs of {moved.experiments} experiments were taken, with {moved.points:,} points and "
         f"{moved.files} files; {moved.skipped} runs were here already; {moved.logged_models} logged and "
