@@ -14,6 +14,7 @@ from stepstream.errors import QueryError
 from stepstream.settings import Settings
 
 TIMEOUT_S: Final = 60.0
+AUTHORIZATION: Final = "Authorization"
 
 
 class Server:
@@ -87,11 +88,11 @@ class Server:
         headers = {"Accept": accept} | ({"Content-Type": content_type} if body is not None else {})
         if size is not None:
             headers["Content-Length"] = str(size)
-        if self._authorization:
-            headers["Authorization"] = self._authorization
         request = urllib.request.Request(self.uri + path, body, headers, method=method)
+        if self._authorization:
+            request.add_unredirected_header(AUTHORIZATION, self._authorization)
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_S) as response:
                 answer: bytes = response.read()
                 return answer
         except urllib.error.HTTPError as error:
@@ -99,6 +100,20 @@ class Server:
             raise QueryError(message, status=error.code, error_code=code) from error
         except (OSError, http.client.HTTPException) as error:
             raise QueryError(f"{self.uri} cannot be reached ({error!r}); is STEPSTREAM_TRACKING_URI right?") from error
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Only the server itself is told the token again, wherever it may send on to."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """As urllib does it."""
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        said = req.unredirected_hdrs.get(AUTHORIZATION)
+        if request is not None and said and credentials.origin(newurl) == credentials.origin(req.full_url):
+            request.add_unredirected_header(AUTHORIZATION, said)
+        return request
 
 
 def _reason(error: urllib.error.HTTPError) -> tuple[str, str]:
