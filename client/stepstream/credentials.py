@@ -42,7 +42,9 @@ def held(uri: str, others: Iterable[str]) -> Basic | None:
     """The name and password of an address, or of the first of the others that is the same server's and has any."""
     place = origin(uri)
     who = _netloc(kept(uri, others)).rpartition("@")[0]
-    return Basic(unquote(who), place) if who and place is not None else None
+    # A name alone has an empty password (RFC 7617).
+    said = unquote(who) if ":" in who else f"{unquote(who)}:"
+    return Basic(said, place) if who and place is not None else None
 
 
 def kept(uri: str, others: Iterable[str]) -> str:
@@ -68,6 +70,12 @@ def shown(said: str) -> str:
     scheme, separator, rest = said.partition("://")
     _, at, tail = (rest if separator else scheme).rpartition("@")
     return f"{scheme + separator if separator else ''}***@{tail}" if at else said
+
+
+def goes_astray(uri: str) -> bool:
+    """Whether a password may be in it that is taken for a path, since it holds what ends a host: `bob:12/34@host`."""
+    parts = urlsplit(uri)
+    return "@" in parts.path + parts.query + parts.fragment
 
 
 def origin(uri: str) -> Origin | None:

@@ -38,4 +38,6 @@ def _known(said: Any) -> str | None:
         number = operator.index(said)
     except TypeError:
         return None
-    return STATUSES[number - 1] if 1 <= number <= len(STATUSES) else None
+    # A number that is no end, or true, is meant for an exit code.
+    ended = isinstance(said, bool) or number <= STATUSES.index(WELL)
+    return STATUSES[number - 1] if not ended and number <= len(STATUSES) else None

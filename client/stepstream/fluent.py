@@ -11,14 +11,13 @@ from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from stepstream import active, model_source, place
+from stepstream import active, by_id, model_source, place
 from stepstream.entities import Experiment, Metric, ModelVersion, Param, RegisteredModel, Run, ViewType
 from stepstream.errors import ConfigurationError
 from stepstream.implicit import known, open_run, run_of, wait
 from stepstream.listed import listed
 from stepstream.model_source import ModelSource
 from stepstream.run import Run as OpenRun
-from stepstream.tracking import experiments
 from stepstream.tracking.client import MlflowClient
 from stepstream_schema import paths
 
@@ -67,9 +66,9 @@ def set_experiment(experiment_name: str | None = None, experiment_id: str | None
     if (experiment_name is None) == (experiment_id is None):
         raise ConfigurationError("say one of experiment_name and experiment_id")
     if experiment_id is not None:
-        found = experiments.active(MlflowClient(), experiment_id)
-        place.say_experiment(found.name)
-        return found
+        client = MlflowClient()
+        place.say_experiment(by_id.name_of(experiment_id, client._settings))
+        return client.get_experiment(experiment_id)
     if not isinstance(experiment_name, str) or not experiment_name:
         raise ConfigurationError(f"an experiment's name is a text that is not empty, and not {experiment_name!r}")
     place.say_experiment(experiment_name)
@@ -277,7 +276,7 @@ def search_experiments(
     view_type: int = ViewType.ACTIVE_ONLY,
     max_results: int | None = None,
     filter_string: str | None = None,
-    order_by: Sequence[str] | None = None,
+    order_by: Sequence[str] | str | None = None,
 ) -> list[Experiment]:
     """Every experiment that fits a filter, or so many of them."""
     client = MlflowClient()
@@ -342,7 +341,7 @@ def register_model(
 
 
 def search_registered_models(
-    max_results: int | None = None, filter_string: str | None = None, order_by: Sequence[str] | None = None
+    max_results: int | None = None, filter_string: str | None = None, order_by: Sequence[str] | str | None = None
 ) -> list[RegisteredModel]:
     """Every registered model that fits a filter, or so many of them."""
     client = MlflowClient()
@@ -352,7 +351,7 @@ def search_registered_models(
 
 
 def search_model_versions(
-    max_results: int | None = None, filter_string: str | None = None, order_by: Sequence[str] | None = None
+    max_results: int | None = None, filter_string: str | None = None, order_by: Sequence[str] | str | None = None
 ) -> list[ModelVersion]:
     """Every version that fits a filter, or so many of them."""
     client = MlflowClient()
@@ -368,7 +367,8 @@ def set_model_version_tag(
 
 def experiment_id() -> str:
     """Of the experiment that runs belong to; made where there is none of its name."""
-    name = place.experiment() or MlflowClient()._settings.experiment
+    loaded = MlflowClient()._settings
+    name = place.experiment() or by_id.of_question(loaded) or loaded.experiment
     return str(NamedExperiment(name).experiment_id)
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from stepstream import active, settings
+from stepstream import active, run_info, settings
 
 if TYPE_CHECKING:
     from stepstream.run import Run
@@ -56,6 +56,7 @@ def join(
         is_child=True,
     )
     run.status = status
+    run_info.named_by_id(run)
     active.joined(run, is_current=_is_started_by_multiprocessing())
     return run
 

@@ -1,15 +1,10 @@
 """Where this process logs to: the server and the experiment that were said for all runs to come."""
 
 import os
-from functools import lru_cache
 from typing import Final
 
 from stepstream import credentials, settings
-from stepstream.errors import ConfigurationError, QueryError
-from stepstream.notices import LOGGER
-
-BY_ID: Final = "MLFLOW_EXPERIMENT_ID"
-SERVER_ERROR: Final = 500
+from stepstream.errors import ConfigurationError
 
 # Assigned in one step of the interpreter; threads that disagree want arguments.
 _said: Final[dict[str, str]] = {}
@@ -66,39 +61,9 @@ def say_experiment(name: str) -> None:
     _export("STEPSTREAM_EXPERIMENT_NAME", name)
 
 
-def experiment(server: str | None = None) -> str | None:
-    """What set_experiment was told last; else the name of MLFLOW_EXPERIMENT_ID, where the environment says no name.
-
-    Of an id the name is asked for, once in a process: a run that starts later must not need the server for it. Raises
-    QueryError where there is no such experiment. Where nobody answers it is none, and that is said: a job of many ranks
-    must not fail to start for want of a name.
-    """
-    said, by_id = _said.get("experiment"), os.environ.get(BY_ID)
-    if said or not by_id or any(os.environ.get(name) for name in settings.EXPERIMENT_NAMES):
-        return said
-    try:
-        return _asked(by_id, settings.address(os.environ, server or tracking_uri()))
-    except QueryError as error:
-        message = f"{BY_ID} is {by_id!r}: {error}"
-        if error.status is None or error.status >= SERVER_ERROR:
-            LOGGER.warning(
-                "stepstream: %s; runs that start now belong to the experiment %r instead. With MLFLOW_EXPERIMENT_NAME "
-                "they belong where they should also while nobody answers",
-                message,
-                settings.DEFAULT_EXPERIMENT,
-            )
-            return None
-        raise QueryError(message, status=error.status, error_code=error.error_code) from error
-
-
-def experiment_name(experiment_id: str, server: str | None = None) -> str:
-    """The name of an experiment that runs may belong to: asks the server. Raises QueryError."""
-    from stepstream.tracking.experiments import Experiments, active
-
-    return active(Experiments(server), experiment_id).name
-
-
-_asked: Final = lru_cache(maxsize=64)(experiment_name)
+def experiment() -> str | None:
+    """What set_experiment was told last."""
+    return _said.get("experiment")
 
 
 def _export(name: str, value: str) -> None:

@@ -1,5 +1,6 @@
 """The border to urllib: questions to the server, asked and waited for. Never used while logging."""
 
+import copy
 import http.client
 import json
 import urllib.error
@@ -14,15 +15,25 @@ from stepstream.errors import QueryError
 from stepstream.settings import Settings
 
 TIMEOUT_S: Final = 60.0
+HURRIED_S: Final = 5.0
+"""For what can be done without."""
 AUTHORIZATION: Final = "Authorization"
 
 
 class Server:
     """Law: every method returns an answer or raises QueryError, which says what to do."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, timeout_s: float = TIMEOUT_S) -> None:
+        """`timeout_s`: between two pieces of an answer."""
         self.uri = settings.tracking_uri
+        self._timeout_s = timeout_s
         self._authorization = credentials.header(settings.token, settings.tracking_uri)
+
+    def hurried(self) -> "Server":
+        """The same, for what can be done without."""
+        other = copy.copy(self)
+        other._timeout_s = HURRIED_S
+        return other
 
     def get(self, path: str, accept: str = "application/json", **query: Any) -> bytes:
         """The body of an answer; a parameter that is None is not sent."""
@@ -92,7 +103,7 @@ class Server:
         if self._authorization:
             request.add_unredirected_header(AUTHORIZATION, self._authorization)
         try:
-            with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_S) as response:
+            with urllib.request.build_opener(_Redirects).open(request, timeout=self._timeout_s) as response:
                 answer: bytes = response.read()
                 return answer
         except urllib.error.HTTPError as error:

@@ -55,13 +55,8 @@ class OpenRunInfo:
 
     @property
     def run_name(self) -> str:
-        """Its name for people; where the server cannot be asked for it, the one that this process would give it."""
-        try:
-            stored = self._stored
-        except QueryError:
-            # What is printed for people must not end a training, and may be wrong.
-            stored = None
-        return str(stored["name"] or self._run.name) if stored is not None else self._run.name
+        """Its name for people; where the server does not tell it in time, the one that this process would give it."""
+        return self._stored_name or self._run.name
 
     @property
     def status(self) -> str:
@@ -88,6 +83,16 @@ class OpenRunInfo:
     @property
     def _placed(self) -> dict[str, Any]:
         return self._stored if self._stored is not None else self._to_be
+
+    @cached_property
+    def _stored_name(self) -> str:
+        """Asked for once: what is printed for people must neither end a training nor hold it up, and may be wrong."""
+        if self._run not in _named:
+            return ""
+        try:
+            return str(self._server.hurried().ask("GET", paths.run(self._run.run_id))["name"])
+        except QueryError:
+            return ""
 
     @cached_property
     def _stored(self) -> dict[str, Any] | None:

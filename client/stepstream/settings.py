@@ -112,7 +112,7 @@ def _tracking_uri(
 ) -> tuple[str, credentials.Basic | None]:
     (name, uri), *others = _addresses(environ, given)
     found = credentials.origin(uri)
-    if found is None or found[0] not in credentials.PORTS or not found[1]:
+    if found is None or found[0] not in credentials.PORTS or not found[1] or credentials.goes_astray(uri):
         # Not the reason in urllib's words, which may hold a password.
         encoded = "; what a name or password in it has of /?#[]@: is percent-encoded" if "@" in uri else ""
         problems.append(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from stepstream import active, identity, place, process, run_info, settings
+from stepstream import active, by_id, identity, place, process, run_info, settings
 from stepstream.run import Run
 from stepstream_schema.attempt import Attempt
 
@@ -43,8 +43,8 @@ def start_run(
 ) -> Run:
     """Start a run, or join it: every rank of a job that calls this logs into one run.
 
-    Nothing has to be reachable, unless the experiment is named by `experiment_id`, or by MLFLOW_EXPERIMENT_ID alone:
-    the name of that is asked for. Where `experiment` is 32 hex digits it is a run's id, as MLflow's first argument is.
+    Nothing has to be reachable, unless the experiment is named by `experiment_id`. Where `experiment` is 32 hex digits
+    it is a run's id, as MLflow's first argument is.
     With `nested`, the run is a child of the one that is open in this thread. Raises ConfigurationError for settings
     that cannot be meant, RunIdentityError when several nodes have nothing that tells them which run is theirs,
     QueryError for an experiment's id that is none.
@@ -53,7 +53,7 @@ def start_run(
         experiment, run_id = None, experiment
     loaded = settings.load(
         os.environ,
-        experiment=experiment or _experiment(experiment_id, tracking_uri),
+        experiment=experiment or _experiment(experiment_id, tracking_uri, token) or place.experiment(),
         tracking_uri=tracking_uri or place.tracking_uri(),
         token=token,
         spool_dir=spool_dir,
@@ -113,7 +113,8 @@ def download_artifacts(
     return download(loaded, run_id, artifact_path, Path(dst_path))
 
 
-def _experiment(experiment_id: str | None, tracking_uri: str | None) -> str | None:
-    if experiment_id is None:
-        return place.experiment(tracking_uri)
-    return place.experiment_name(experiment_id, tracking_uri)
+def _experiment(experiment_id: str | None, tracking_uri: str | None, token: str | None) -> str | None:
+    if experiment_id is None and not by_id.is_said():
+        return None
+    loaded = settings.load(os.environ, tracking_uri=tracking_uri or place.tracking_uri(), token=token)
+    return by_id.of_start(loaded) if experiment_id is None else by_id.name_of(experiment_id, loaded)

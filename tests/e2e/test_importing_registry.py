@@ -146,3 +146,18 @@ tell(run)
         "1": f"s3://bucket/far/{run_id}/artifacts/model",
         "2": f"runs:/{run_id}/model",
     }
+
+
+def test_what_another_stepstream_notes_of_its_own_numbers_is_not_true_here(scene: Scene) -> None:
+    script = """
+noted = {"stepstream.imported.used": "5", "stepstream.imported": "made x"}
+client.create_registered_model("chained", tags=noted | {"own": "1"})
+client.create_model_version("chained", "s3://theirs/v1")
+imported()
+tell()
+"""
+    (((code, _, problems),),) = scene.play(script)
+    assert (code, problems) == (0, "")
+    assert list(scene.versions("chained")) == ["1"]
+    tags = {one["key"]: one["value"] for one in scene.model("chained")["tags"]}
+    assert (tags.get("stepstream.imported.used"), tags["own"]) == (None, "1")

@@ -62,6 +62,34 @@ def test_a_child_that_is_sent_a_run_logs_to_it_and_leaves_it_open(
     assert done.stdout.splitlines() == ["RUNNING [('child', 2.0), ('parent', 1.0)] True", "FINISHED"]
 
 
+def test_a_child_that_is_sent_a_run_that_goes_on_says_the_servers_experiment(
+    server_factory: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("""
+import multiprocessing, stepstream
+
+def work(run):
+    print(run.info.run_name, run.info.experiment_id, run.info.artifact_uri, flush=True)
+
+if __name__ == "__main__":
+    client = stepstream.MlflowClient()
+    made = client.create_run(client.create_experiment("elsewhere"), run_name="named")
+    run = stepstream.start_run(run_id=made.info.run_id)
+    work(run)
+    child = multiprocessing.get_context("spawn").Process(target=work, args=(run,))
+    child.start()
+    child.join()
+    print([one.name for one in client.search_experiments(order_by="name ASC")])
+""")
+    environ = environment(server_factory(), tmp_path)
+    done = subprocess.run([sys.executable, str(script)], env=environ, capture_output=True, text=True, timeout=100)
+    parent, child, experiments = done.stdout.splitlines()
+    assert parent == child, done.stderr
+    assert parent.startswith("named ")
+    assert experiments == "['Default', 'elsewhere']"
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return stepstream.start_run(tracking_uri="http://127.0.0.1:9", spool_dir=tmp_path, token="secret")

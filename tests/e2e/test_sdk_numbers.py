@@ -29,11 +29,13 @@ client.set_terminated(run_id, end_time=np.int64(11))
 info = client.search_runs(np.array([int(made)]))[0].info
 print(info.start_time, info.end_time, client.get_experiment(np.int64(made)).name)
 print(len(client.search_logged_models([np.int64(made)])), len(client.search_runs(int(made))))
+print(len(client.search_runs(np.int64(made), order_by="metrics.a DESC")), len(client.search_runs([float(made)])))
 """
     assert python(script, environment(server_factory(), tmp_path)).splitlines() == [
         "[(7, 4), (8, 0), (9, 2), (10, 3)]",
         "[('b', 6)]",
         "5 11 e",
+        "1 1",
         "1 1",
     ]
 

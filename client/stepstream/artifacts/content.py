@@ -49,6 +49,7 @@ def _yaml(value: Any) -> str:
         (dict, dumper.represent_dict),
         (list, dumper.represent_list),
         (tuple, dumper.represent_list),
+        (str, lambda writing, one: writing.represent_str(str.__str__(one))),
         (int, lambda writing, one: writing.represent_int(int(one))),
         (float, lambda writing, one: writing.represent_float(float(one))),
         (object, lambda writing, one: writing.represent_data(_plain(one))),

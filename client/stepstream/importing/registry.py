@@ -78,7 +78,8 @@ class RegistryTarget:
         except QueryError as error:
             if error.status != 404:
                 raise
-            tags = _pairs({**one.tags, TAKEN_TAG: MADE})
+            # A StepStream server, too, may be the source: what it notes of itself is not true here.
+            tags = _pairs({**_own(one.tags), TAKEN_TAG: MADE})
             found = self._say("registered-models/create", name=one.name, description=one.description, tags=tags)
         return {TAKEN_TAG: JOINED, **_tags(found["registered_model"])}
 
@@ -130,15 +131,18 @@ class RegistryTarget:
             return []
         if how == MADE:
             self._change("PATCH", "registered-models/update", name=one.name, description=one.description)
-            for key, value in one.tags.items():
-                if key not in (TAKEN_TAG, USED_TAG):
-                    self._say("registered-models/set-tag", name=one.name, key=key, value=value)
+            for key, value in _own(one.tags).items():
+                self._say("registered-models/set-tag", name=one.name, key=key, value=value)
         problems = []
         for alias, number in sorted(one.aliases.items()):
-            if number in ours:
-                self._say("registered-models/alias", name=one.name, alias=alias, version=str(number))
-            else:
+            if number not in ours:
                 problems.append(f"alias {alias} of {one.name!r} was left out: its version {number} was not taken")
+                continue
+            try:
+                self._say("registered-models/alias", name=one.name, alias=alias, version=str(number))
+            except QueryError as error:
+                _check_refused(error)
+                problems.append(f"alias {alias!r} of {one.name!r} was left out: {error}")
         # What was left out is tried again, and said again.
         said = f"{how} {state if not problems else 'incomplete'}"
         self._say("registered-models/set-tag", name=one.name, key=TAKEN_TAG, value=said)
@@ -218,6 +222,10 @@ def _check_refused(error: QueryError) -> None:
 
 def _digest(*said: Any) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def _own(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if key not in (TAKEN_TAG, USED_TAG)}
 
 
 def _tags(said: Mapping[str, Any]) -> dict[str, str]:

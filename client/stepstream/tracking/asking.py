@@ -9,6 +9,7 @@ from urllib.parse import quote
 from stepstream import active, place, settings
 from stepstream.entities import PagedList, ViewType
 from stepstream.errors import QueryError
+from stepstream.listed import listed
 from stepstream.query import Server
 
 Entity = TypeVar("Entity")
@@ -53,14 +54,15 @@ def texts(said: Mapping[str, Any] | None) -> dict[str, str]:
 def whole(said: Any, name: str) -> int:
     """A whole number of any type, or written as text. Raises QueryError for what is none."""
     try:
-        return int(said) if isinstance(said, str) else int(operator.index(said))
+        is_written = isinstance(said, str) or (isinstance(said, float) and said.is_integer())
+        return int(said) if is_written else int(operator.index(said))
     except (TypeError, ValueError):
         raise _wrong(f"{name} is a whole number, not {said!r}") from None
 
 
 def ids(said: str | int | Iterable[str | int]) -> list[int]:
     """Of experiments: several, or one by itself. Raises QueryError for what is none."""
-    return [whole(one, "an experiment's id") for one in ([said] if isinstance(said, int | str) else said)]
+    return [whole(one, "an experiment's id") for one in listed(said)]
 
 
 def view(said: int) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from stepstream.entities import Experiment, PagedList, ViewType
 from stepstream.errors import QueryError
+from stepstream.listed import listed
 from stepstream.tracking import said
 from stepstream.tracking.asking import Asking, texts, view, whole
 from stepstream_schema import paths
@@ -38,7 +39,7 @@ class Experiments(Asking):
         view_type: int = ViewType.ACTIVE_ONLY,
         max_results: int | None = None,
         filter_string: str | None = None,
-        order_by: Sequence[str] | None = None,
+        order_by: Sequence[str] | str | None = None,
         page_token: str | None = None,
     ) -> PagedList[Experiment]:
         """A page of the experiments that fit a filter."""
@@ -47,7 +48,7 @@ class Experiments(Asking):
             "experiments",
             said.experiment,
             filter=filter_string,
-            order_by=order_by,
+            order_by=listed(order_by) or None,
             page_token=page_token,
             view=view(view_type),
             max_results=max_results,
@@ -76,16 +77,3 @@ class Experiments(Asking):
 
 def _one(experiment_id: str | int) -> str:
     return paths.experiment(str(whole(experiment_id, "experiment_id")))
-
-
-def active(experiments: Experiments, experiment_id: str | int) -> Experiment:
-    """One that runs may belong to. Raises QueryError for a deleted one: nobody would find them."""
-    found = experiments.get_experiment(experiment_id)
-    if found.lifecycle_stage != "active":
-        raise QueryError(
-            f"the experiment {found.name!r} (id {found.experiment_id}) is deleted: bring it back by "
-            f"restore_experiment('{found.experiment_id}'), or name another",
-            status=400,
-            error_code="INVALID_PARAMETER_VALUE",
-        )
-    return found

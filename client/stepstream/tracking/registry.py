@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from stepstream.entities import ModelVersion, PagedList, RegisteredModel
 from stepstream.errors import ConfigurationError, QueryError
+from stepstream.listed import listed
 from stepstream.tracking import said
 from stepstream.tracking.asking import Asking, encoded, texts, whole
 from stepstream_schema import paths
@@ -31,7 +32,7 @@ class Registry(Asking):
         self,
         filter_string: str | None = None,
         max_results: int = 100,
-        order_by: Sequence[str] | None = None,
+        order_by: Sequence[str] | str | None = None,
         page_token: str | None = None,
     ) -> PagedList[RegisteredModel]:
         """A page of the registered models that fit a filter."""
@@ -41,7 +42,7 @@ class Registry(Asking):
             said.registered_model,
             filter=filter_string,
             max_results=max_results,
-            order_by=order_by,
+            order_by=listed(order_by) or None,
             page_token=page_token,
         )
 
@@ -125,7 +126,7 @@ class Registry(Asking):
         self,
         filter_string: str | None = None,
         max_results: int = 10_000,
-        order_by: Sequence[str] | None = None,
+        order_by: Sequence[str] | str | None = None,
         page_token: str | None = None,
     ) -> PagedList[ModelVersion]:
         """A page of the versions that fit a filter."""
@@ -135,7 +136,7 @@ class Registry(Asking):
             said.version,
             filter=filter_string,
             max_results=max_results,
-            order_by=order_by,
+            order_by=listed(order_by) or None,
             page_token=page_token,
         )
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from stepstream.entities import DatasetInput, FileInfo, Metric, PagedList, Param, Run, RunStatus, RunTag, ViewType
 from stepstream.errors import QueryError
+from stepstream.listed import listed
 from stepstream.tracking import said
 from stepstream.tracking.asking import Asking, ids, texts, view, whole
 from stepstream.values import capture, read
@@ -57,7 +58,7 @@ class Runs(Asking):
         filter_string: str = "",
         run_view_type: int = ViewType.ACTIVE_ONLY,
         max_results: int = 1000,
-        order_by: Sequence[str] | None = None,
+        order_by: Sequence[str] | str | None = None,
         page_token: str | None = None,
     ) -> PagedList[Run]:
         """A page of the runs of these experiments that fit a filter."""
@@ -67,7 +68,7 @@ class Runs(Asking):
             said.run,
             experiment_ids=ids(experiment_ids),
             filter=filter_string,
-            order_by=list(order_by) if order_by else None,
+            order_by=listed(order_by) or None,
             page_token=page_token,
             view=view(run_view_type),
             max_results=max_results,

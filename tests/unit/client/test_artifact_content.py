@@ -23,6 +23,10 @@ class Level(IntEnum):
     HIGH = 3
 
 
+class Mode(str, Enum):  # noqa: UP042 - as older scripts have it, whose str() is another than its value
+    FAST = "fast"
+
+
 class Text(str):
     __slots__ = ()
 
@@ -41,6 +45,7 @@ OF_A_CONFIG = {
     "pair": (1, 2),
     "text": np.str_("a"),
     "own": Text("b"),
+    "mode": Mode.FAST,
     "number": Number(0.25),
     "proxy": MappingProxyType({"a": 1}),
 }
@@ -54,6 +59,7 @@ PLAIN = {
     "pair": [1, 2],
     "text": "a",
     "own": "b",
+    "mode": "fast",
     "number": 0.25,
     "proxy": {"a": 1},
 }

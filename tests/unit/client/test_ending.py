@@ -35,7 +35,7 @@ def test_a_status_is_read_as_it_is_meant(said: Any, meant: str, caplog: pytest.L
     assert not caplog.records
 
 
-@pytest.mark.parametrize("said", ["FAIL", "success", "", 0, 6, -1, 2.5, [], Mute()])
+@pytest.mark.parametrize("said", ["FAIL", "success", "", 0, 1, 2, 6, -1, True, False, 2.5, [], Mute()])
 def test_what_is_no_status_is_said_once_and_a_failure(said: Any, caplog: pytest.LogCaptureFixture) -> None:
     notices = Notices()
     with caplog.at_level(logging.WARNING):

@@ -76,11 +76,13 @@ def test_an_address_that_nobody_can_reach_is_refused_when_it_is_said(wrong):
     assert load({"STEPSTREAM_TRACKING_URI": "http://[::1]:80/a/"}).tracking_uri == "http://[::1]:80/a"
 
 
-@pytest.mark.parametrize("wrong", ["ftp://u:secret@h", "http://u:sec/ret@h", "http://u:sec#ret@h", "u:secret@h"])
+@pytest.mark.parametrize(
+    "wrong", ["ftp://u:secret@h", "http://u:sec/ret@h", "http://u:sec#ret@h", "u:secret@h", "http://u:12/34@h"]
+)
 def test_no_problem_shows_a_password(wrong):
     with pytest.raises(ConfigurationError, match=r"\*\*\*@h.*percent-encoded") as caught:
         load({"STEPSTREAM_TRACKING_URI": wrong})
-    assert not re.search("sec|ret@", str(caught.value))
+    assert not re.search("sec|ret@|12|34", str(caught.value).replace("http://127.0.0.1", ""))
 
 
 def test_the_name_and_password_of_an_address_take_the_place_of_a_token():
