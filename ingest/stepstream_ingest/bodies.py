@@ -3,7 +3,7 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import orjson
@@ -34,9 +34,15 @@ async def whole(request: web.Request, most: int = limits.MAX_REQUEST_BYTES) -> b
                 return await _read(request, most)
         # How much will come nobody knows before it has.
         body = io.BytesIO()
-        if not await _fill(body, request, SMALL_BYTES):
-            with _room(request, most):
-                await _fill_whole(body, request, most)
+        with ExitStack() as rooms:
+            known = SMALL_BYTES
+            while not await _fill(body, request, known):
+                if known == most:
+                    raise _too_large(most)
+                # Room for what has come, and as much again: for all that may come would keep others out.
+                more = min(known, most - known)
+                rooms.enter_context(_room(request, more))
+                known += more
         return body.getvalue()
 
 

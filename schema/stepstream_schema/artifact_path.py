@@ -4,6 +4,8 @@ from typing import Final
 
 MAX_PATH_BYTES: Final = 1000
 """As UTF-8: every store takes keys of 1024 bytes, and every file system paths of that length."""
+MAX_DIRECTORIES: Final = 100
+"""That one lies in: each of them is asked for when something is logged there."""
 MAX_NAME_BYTES: Final = 255
 """One component: what ext4, XFS, APFS and NTFS take, so that whatever was logged can be downloaded."""
 
@@ -22,6 +24,8 @@ def problem(path: str) -> str | None:
         return "holds a backslash; the parts of a path are separated by /"
     if path.startswith("/"):
         return "is absolute; paths are relative to the artifacts of the run"
+    if path.count("/") > MAX_DIRECTORIES:
+        return f"lies in more than {MAX_DIRECTORIES} directories"
     return next((found for found in map(_name_problem, path.split("/")) if found), None)
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from stepstream_ingest import bodies
-from stepstream_ingest.mlflow.router import MAX_BODY_BYTES
+from stepstream_ingest.mlflow.router import MAX_BATCH_BYTES
 from stepstream_schema import limits
 from tests.integration.app import running
 
@@ -131,11 +131,46 @@ async def test_large_bodies_that_do_not_come_keep_no_small_one_waiting_and_give_
         assert await points(client, run_id) == 1001
 
 
+async def test_a_body_of_unstated_length_takes_room_for_what_has_come_of_it_alone(database_url):
+    large = bodies.SMALL_BYTES + 1
+    async with running(database_url, compaction=False, queue_bytes=8 * large) as client:
+        run_id = await new_run(client)
+        chunk = b"10001\r\n" + b" " * 0x10001 + b"\r\n"
+        assert len(chunk) > large
+        waiting = [await begun(client, URL, "Transfer-Encoding: chunked", chunk) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        for sent in (a_batch(run_id), in_pieces(a_batch(run_id))):
+            async with client.post(URL, data=sent, headers=JSON) as response:
+                assert response.status == 200, await response.text()
+        # One that grows beyond what is left is turned away, and gives back what it had.
+        for _ in range(2):
+            async with client.post(URL, data=in_pieces(b" " * 8 * large), headers=JSON) as response:
+                assert (response.status, (await response.json())["error_code"]) == (429, "QUEUE_FULL")
+        for _, writer in waiting:
+            writer.close()
+        room = client.app[bodies.ROOM]
+        while room.requests:
+            await asyncio.sleep(0.01)
+        assert room.bytes == 0
+
+
+async def test_a_batch_of_very_many_bytes_is_read_only_as_clients_write_it(database_url):
+    """Any other would be made objects of, which take thirty times its bytes."""
+    async with running(database_url, compaction=False) as client:
+        run_id = await new_run(client)
+        for wrong in ({"x": [[]] * 10**6}, {"metrics": [{"key": "a", "value": "1", "timestamp": "5"}]}):
+            body = json.dumps({"run_id": run_id} | wrong).encode() + b" " * limits.MAX_REQUEST_BYTES
+            async with client.post(URL, data=body, headers=JSON) as response:
+                assert response.status == 400
+                assert "only as MLflow's client writes it" in (await response.json())["message"]
+        assert await points(client, run_id) == 0
+
+
 @pytest.mark.parametrize("way", ["stated", "chunked", "compressed"])
 async def test_a_body_beyond_the_bound_is_refused(database_url, way):
     async with running(database_url, compaction=False) as client:
         run_id = await new_run(client)
-        body = a_batch(run_id) + b" " * MAX_BODY_BYTES
+        body = a_batch(run_id) + b" " * MAX_BATCH_BYTES
         sent, headers = {
             "stated": (body, {}),
             "chunked": (in_pieces(body, 2**20), {}),
@@ -145,7 +180,7 @@ async def test_a_body_beyond_the_bound_is_refused(database_url, way):
             assert response.status == 413
             said = await response.json()
             assert said["error_code"] == "TOO_LARGE"
-            assert f"at most {MAX_BODY_BYTES} bytes" in said["message"]
+            assert f"at most {MAX_BATCH_BYTES} bytes" in said["message"]
         assert await points(client, run_id) == 0
         # Bodies that no client of MLflow's sends are smaller.
         async with client.post("/v1/runs", data=b" " * (limits.MAX_REQUEST_BYTES + 1), headers=JSON) as response:

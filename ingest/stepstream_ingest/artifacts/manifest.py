@@ -107,17 +107,21 @@ class Manifest:
     async def hidden(self, owner: UUID, paths: Sequence[str]) -> list[str | None]:
         """For each of the files that are to be listed what would hide it, or it would hide: of two the first has it.
 
-        No tree on a disk holds both, so that one of them would be missing where both are fetched.
+        No tree on a disk holds both, so that one of them would be missing where both are fetched. A file that is listed
+        may be logged again, whatever else has its name.
         """
         above = {directory for path in paths for directory in artifact_path.directories(path)}
         rows = await self._database.fetch(self._sql["in_the_way"], owner, list(above), list(paths))
-        files = {row["file"] for row in rows if row["directory"] is None}
+        known = {row["file"] for row in rows if row["directory"] is None}
+        files = set(known)
         holding = {row["directory"]: row["file"] for row in rows if row["directory"] is not None}
         problems: list[str | None] = []
         for path in paths:
             directories = artifact_path.directories(path)
             file = next((one for one in directories if one in files), None)
-            if file is not None:
+            if path in known:
+                problems.append(None)
+            elif file is not None:
                 problems.append(f"{path!r:.300} is not stored: {file!r:.300} is a file; {ADVICE}")
             elif path in holding:
                 problems.append(f"{path!r:.300} is not stored: it is a directory, of {holding[path]!r:.300}; {ADVICE}")

@@ -17,6 +17,7 @@ from stepstream_ingest.mlflow.router import message
 from stepstream_ingest.tracking import rules
 from stepstream_ingest.tracking.models import ModelMetric, model_uuid
 from stepstream_ingest.write.said import Said, record_of, row_of
+from stepstream_schema import limits
 from stepstream_schema.columns import Float64s
 from stepstream_schema.records import Metrics
 
@@ -79,7 +80,14 @@ class Batch:
 
 def read(body: bytes) -> Batch:
     """A body of log-batch. Raises ApiError, in MLflow's words, for what cannot be stored whole."""
-    return read_plain(body) or read_any(body)
+    batch = read_plain(body)
+    if batch is None and len(body) > limits.MAX_REQUEST_BYTES:
+        # Objects of any kind take thirty times what their text does.
+        raise rules.invalid(
+            f"a batch of more than {limits.MAX_REQUEST_BYTES} bytes is read only as MLflow's client writes it, with "
+            "numbers as numbers and nothing else in it; send this one in several requests"
+        )
+    return batch or read_any(body)
 
 
 def one_by_one(metrics: Sequence[Fields]) -> Said:

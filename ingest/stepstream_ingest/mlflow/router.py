@@ -9,10 +9,11 @@ from aiohttp import web
 from stepstream_ingest.bodies import whole
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.mlflow.fields import Fields, from_query
+from stepstream_schema import limits
 
-MAX_BODY_BYTES: Final = 64 * 2**20
-"""Of JSON: a batch of 100 params and 100 tags of the greatest lengths that MLflow stores is 17 MB where each character
-is escaped, and its clients leave it to the server to cut what is longer."""
+MAX_BATCH_BYTES: Final = 32 * 2**20
+"""Of a body that its call reads itself, such as a batch: 100 params and 100 tags of the greatest lengths that MLflow
+stores are 17 MB where each character is escaped, and its clients leave it to the server to cut what is longer."""
 PREFIXES: Final = ("/api/2.0/mlflow/", "/ajax-api/2.0/mlflow/")
 
 BodyCall: TypeAlias = Callable[[bytes], Awaitable[Mapping[str, Any]]]
@@ -54,14 +55,14 @@ class Router:
 
 def _whole(call: BodyCall) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
-        answer = await call(await _read(request))
+        answer = await call(await _read(request, MAX_BATCH_BYTES))
         return web.Response(body=orjson.dumps(answer), content_type="application/json")
 
     return handle
 
 
-async def _read(request: web.Request) -> bytes:
-    body = await whole(request, MAX_BODY_BYTES)
+async def _read(request: web.Request, most: int = limits.MAX_REQUEST_BYTES) -> bytes:
+    body = await whole(request, most)
     if body and request.content_type != "application/json":
         raise ApiError(400, "INVALID_PARAMETER_VALUE", "Bad Request. Content-Type must be one of ['application/json'].")
     return body

@@ -3,15 +3,17 @@
 The text of the query is put together from the pieces below; whatever came from outside is a parameter.
 """
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from stepstream_ingest.filters import Comparison, Order, bad, text_test
+from stepstream_ingest.filters import Comparison, Order, bad, listed, text_test
 
 Stage = Literal["active", "deleted", "all"]
 Parameter = Callable[[Any], str]
 
+RUN_ID: Final = re.compile("[0-9a-f]{32}")
 ENTITIES: Final = {
     **dict.fromkeys(("", "attribute", "attributes", "attr", "run"), "attribute"),
     **dict.fromkeys(("metric", "metrics"), "metric"),
@@ -219,7 +221,16 @@ class _Search:
                 f"Invalid attribute key '{one.key[:60]}' specified. Valid keys are {', '.join([*TEXTS, *NUMBERS])}"
             )
         _check_text(one, (*TEXT_OPERATORS, "IN", "NOT IN") if key == "run_id" else TEXT_OPERATORS)
+        if key == "run_id" and one.operator in ("=", "!=", "IN", "NOT IN"):
+            return self._run_ids(one)
         return text_test(TEXTS[key], one, self._parameter)
+
+    def _run_ids(self, one: Comparison) -> str:
+        """As ids, for which there is an index; a text that is none is no run's."""
+        texts = one.value if isinstance(one.value, tuple) else (one.value,)
+        ids = replace(one, value=tuple(id for id in map(str, texts) if RUN_ID.fullmatch(id)))
+        negated = "NOT " if one.operator in ("!=", "NOT IN") else ""
+        return f"r.run_id {negated}IN ({listed(ids, self._parameter, 'uuid')})"
 
     def _order(self, one: Order) -> list[str]:
         direction = "ASC" if one.ascending else "DESC"

@@ -103,6 +103,11 @@ def test_a_list_may_name_a_hundred_thousand_runs():
         (" AND ".join(["a = ','"] * 20_000), "longer than 100000 characters, besides its texts and lists"),
         (" AND ".join(["a IN ('b','c')"] * 20_000), "longer than 100000 characters, besides its texts and lists"),
         (" AND ".join(["a = 'b'"] * 201), "more than 200 clauses"),
+        ("a IN (" + ",".join(["''"] * 110_000) + ")", "more than 100500 texts"),
+        # Each would else be read in as many ways as it has digits, squared: for minutes.
+        (f"a = {'1' * 90_000}x", "Invalid clause"),
+        (f"a = {'1' * 45_000}.{'1' * 45_000}e1x", "Invalid clause"),
+        (f"a = .{'1' * 90_000}e{'1' * 9000}.", "Invalid clause"),
     ],
 )
 def test_what_would_take_long_to_read_is_refused(text, said):

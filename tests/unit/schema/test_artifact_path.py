@@ -33,6 +33,7 @@ LONG = ("y/" * 600 + "z", "\ud800", "é" * 128)
         "a\nb",
         "\x7f",
         "x" * 256,
+        "d/" * 101 + "x",
         *LONG,
     ],
 )
@@ -71,3 +72,9 @@ def test_a_file_of_any_size_fits_the_parts_that_stores_take(size):
 )
 def test_parts_grow_with_the_file_but_not_far(size, mebibytes):
     assert limits.part_bytes(size) == mebibytes * 2**20
+
+
+def test_a_path_lies_in_each_of_its_directories():
+    assert artifact_path.directories("a/b/c") == ["a", "a/b"]
+    assert artifact_path.directories("a") == []
+    assert artifact_path.problem("d/" * 100 + "x") is None

@@ -131,8 +131,8 @@ FROM artifacts AS a LEFT JOIN objects AS o USING (object_id)
 WHERE a.owner = $1 AND a.path = ANY($2::text[])
 
 -- name: in_the_way
--- Those of the directories $2 that are files; and for each path of $3 that is a directory, a file in it.
-SELECT path AS file, NULL AS directory FROM artifacts WHERE owner = $1 AND path = ANY($2::text[])
+-- Those of the directories $2, and of the paths $3, that are files; and for each path that is a directory, a file in it.
+SELECT path AS file, NULL AS directory FROM artifacts WHERE owner = $1 AND path = ANY($2::text[] || $3::text[])
 UNION ALL
 SELECT below.path, said.path
 FROM unnest($3::text[]) AS said (path) CROSS JOIN LATERAL (
