@@ -33,7 +33,12 @@ def seaweedfs(directory: Path, memory: str = "1GiB") -> Iterator[dict[str, str]]
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     config.write_text(json.dumps({"identities": [identity]}))
-    ports = {name: _low_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
+    names, found = ("master.port", "volume.port", "filer.port", "s3.port"), set[int]()
+    while len(found) < len(names):
+        # Nor may two of them be 10000 apart.
+        port = _low_port()
+        found |= {port} if found.isdisjoint({port - 10_000, port + 10_000}) else set()
+    ports = dict(zip(names, found, strict=True))
     command = [
         str(Path(sys.executable).with_name("weed")),
         "-logtostderr=true",

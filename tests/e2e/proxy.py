@@ -21,6 +21,11 @@ class Proxy:
         self.drop: bytes = b""
         """Requests that hold these bytes are dropped, `drops` times, with their connection: the server sees none."""
         self.drops = 0
+        self.hold: bytes = b""
+        """Requests that hold these bytes wait here for as long as this says so, once `passes` of them have passed."""
+        self.passes = 0
+        self.hold_after = 0
+        """So many bytes pass, both ways together, and then no request does for as long as this says so; 0 is all."""
         self.bytes_passed = 0
         """Both ways."""
         self.bytes_per_s = 0
@@ -40,6 +45,7 @@ class Proxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        self.hold, self.hold_after = b"", 0
         self.cut()
 
     def cut(self) -> None:
@@ -66,12 +72,22 @@ class Proxy:
                 if self.drops and self.drop in data:
                     self.drops -= 1
                     break
+                while self._holds(data):
+                    await asyncio.sleep(0.01)
                 self.bytes_passed += len(data)
                 writer.write(data)
                 await writer.drain()
                 if self.bytes_per_s:
                     await asyncio.sleep(len(data) / self.bytes_per_s)
         writer.close()
+
+    def _holds(self, data: bytes) -> bool:
+        if 0 < self.hold_after <= self.bytes_passed:
+            return True
+        if not self.hold or self.hold not in data:
+            return False
+        self.passes -= 1
+        return self.passes < 0
 
     async def _answer(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, up_writer: asyncio.StreamWriter

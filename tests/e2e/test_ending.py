@@ -96,8 +96,17 @@ def hang() -> Iterator[threading.Event]:
 def finished(run: Run, timeout: float) -> FinishReport:
     began = time.monotonic()
     report = run.finish(timeout=timeout)
-    assert time.monotonic() - began < timeout + CLOSE_S + 1
+    # Far below what hangs, and far above what a busy machine adds.
+    assert time.monotonic() - began < timeout + CLOSE_S + 10
     return report
+
+
+def wait_until_spooled(run: Run) -> None:
+    """Loading the modules may take any time."""
+    deadline = time.monotonic() + 30
+    while not run.lag.bytes_spooled:
+        assert time.monotonic() < deadline, run.lag
+        assert not run.flush(0.1)
 
 
 @pytest.mark.parametrize("says_ready", [False, True])
@@ -127,7 +136,7 @@ def test_flush_waits_for_the_device_no_longer_than_it_is_told(start, hang):
     run.log({"late": OnDevice(hang)}, step=1)
     began = time.monotonic()
     assert not run.flush(0.3)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     hang.set()
     assert finished(run, 0.5).points_left == 1
 
@@ -135,7 +144,7 @@ def test_flush_waits_for_the_device_no_longer_than_it_is_told(start, hang):
 def test_a_disk_that_hangs_does_not_hold_up_the_end(start, monkeypatch, hang):
     run = start()
     run.log_param("lr", 1)
-    assert not run.flush(0.5)
+    wait_until_spooled(run)
     write = os.write
 
     def stuck(descriptor: int, data: bytes) -> int:
@@ -205,7 +214,7 @@ def test_points_that_only_memory_had_are_said_to_be_lost(start, tmp_path, caplog
 def test_a_spool_that_is_gone_at_the_end_is_said_to_be_lost(start, tmp_path, caplog):
     run = start()
     run.log({"loss": 1.0}, step=0)
-    assert not run.flush(0.5)
+    wait_until_spooled(run)
     shutil.rmtree(tmp_path / "spool")
     report = finished(run, 0.2)
     assert (report.delivered, report.points_lost) == (False, 1)

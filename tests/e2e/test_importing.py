@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from stepstream_schema import paths
+from tests.e2e.proxy import in_thread
 from tests.servers import ServerProcess
 from tests.warm import WarmPython
 
@@ -141,6 +143,13 @@ def runs_of(server: ServerProcess) -> dict[str, Any]:
     return {one["info"]["run_name"]: one for one in call(server, "runs/search", **said)["runs"]}
 
 
+def begun(server: ServerProcess) -> int:
+    try:
+        return len(runs_of(server))
+    except (urllib.error.HTTPError, KeyError):
+        return 0  # the experiment is not there yet
+
+
 def check(server: ServerProcess) -> None:
     runs = runs_of(server)
     assert len(runs) == RUNS
@@ -196,19 +205,19 @@ def test_an_import_that_was_killed_goes_on(
     run: Callable[..., str], server_factory: Callable[..., ServerProcess], database: str
 ) -> None:
     server = server_factory()
-    command = [sys.executable, "-m", "stepstream.cli", *asked(server, database, "--artifacts", "reference")]
-    process = subprocess.Popen(command)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if len(runs_of(server)) >= RUNS // 3:
-                break
-        except (urllib.error.HTTPError, KeyError):
-            pass  # the experiment is not there yet
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert len(runs_of(server)) < RUNS, "it was over before it was killed"
+    with in_thread(server.port) as proxy:
+        # It cannot be over before it is killed, however late this test looks: each run begins with a frame.
+        proxy.hold, proxy.passes = f"POST {paths.FRAMES} ".encode(), RUNS // 2
+        options = ["--artifacts", "reference", "--tracking-uri", proxy.url]
+        process = subprocess.Popen([sys.executable, "-m", "stepstream.cli", *asked(server, database, *options)])
+        deadline = time.monotonic() + 120
+        while begun(server) < RUNS // 3:
+            assert process.poll() is None, "it has ended by itself"
+            assert time.monotonic() < deadline, "it has not come so far in time"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert RUNS // 3 <= len(runs_of(server)) < RUNS, "it was over before it was killed"
     said = run(server, database, "--artifacts", "reference")
     assert not said.startswith(f"{RUNS} runs"), "nothing was skipped"
     check(server)

@@ -18,6 +18,8 @@ import pytest
 
 from stepstream.errors import QueryError
 from stepstream.importing.wandb_source import WandbSource
+from stepstream_schema import paths
+from tests.e2e.proxy import in_thread
 from tests.e2e.test_importing import ask, call_v1
 from tests.servers import ServerProcess
 
@@ -128,6 +130,13 @@ def run(server: ServerProcess, folder: Path, *options: str, code: int = 0) -> st
 def runs(server: ServerProcess, experiment: str) -> dict[str, Any]:
     found = call_v1(server, "runs/search", experiment_names=[experiment])["runs"]
     return {one["name"]: one for one in found}
+
+
+def begun(server: ServerProcess, experiment: str) -> int:
+    try:
+        return len(runs(server, experiment))
+    except urllib.error.HTTPError:
+        return 0  # the experiment is not there yet
 
 
 def history(server: ServerProcess, one: Any, key: str) -> list[tuple[int, float]]:
@@ -245,17 +254,17 @@ def test_a_file_that_was_cut_off_brings_what_it_has_and_later_the_rest(
 
 def test_an_import_that_was_killed_goes_on(server_factory: Callable[..., ServerProcess], long: Path) -> None:
     server = server_factory()
-    process = start(server, long, "--artifacts", "reference")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if len(runs(server, "long")) >= MANY // 2:
-                break
-        except urllib.error.HTTPError:
-            pass  # the experiment is not there yet
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with in_thread(server.port) as proxy:
+        # It cannot be over before it is killed, however late this test looks: each run begins with a frame.
+        proxy.hold, proxy.passes = f"POST {paths.FRAMES} ".encode(), MANY - 2
+        process = start(server, long, "--artifacts", "reference", "--tracking-uri", proxy.url)
+        deadline = time.monotonic() + 120
+        while begun(server, "long") < MANY // 2:
+            assert process.poll() is None, "it has ended by itself"
+            assert time.monotonic() < deadline, "it has not come so far in time"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     assert MANY // 2 <= len(runs(server, "long")) < MANY, "it was over before it was killed"
     said = run(server, long, "--artifacts", "reference")
     taken = int(said.split()[0])

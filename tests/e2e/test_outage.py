@@ -12,6 +12,8 @@ import pytest
 import stepstream
 from stepstream.writer import Writer
 from tests.e2e import stored
+from tests.e2e.proxy import Proxy
+from tests.e2e.test_faults import until
 from tests.servers import free_port
 
 
@@ -27,7 +29,7 @@ async def test_what_is_logged_during_an_outage_is_delivered_after_it(server_fact
     for step in range(1000):
         run.log({"loss": float(step)}, step=step)
     assert not await asyncio.to_thread(run.flush, 1.0)
-    assert run.lag.points_unacknowledged == 1000
+    await until(lambda: run.lag.points_unacknowledged == 1000)
     await asyncio.to_thread(server.restart)
     assert await asyncio.to_thread(run.flush, 30.0)
     assert run.lag.frames_unacknowledged == 0
@@ -57,15 +59,19 @@ def sync(spool, server) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-async def test_sync_delivers_what_a_finished_run_left_while_its_process_lives(server_factory, nowhere, tmp_path):
+async def test_sync_delivers_what_a_finished_run_left_while_its_process_lives(
+    server_factory, nowhere, tmp_path, caplog
+):
     server = server_factory()
     run = stepstream.start_run(tracking_uri=nowhere, spool_dir=tmp_path / "spool")
     other = stepstream.start_run(tracking_uri=nowhere, spool_dir=tmp_path / "spool")
     for step in range(100):
         run.log({"loss": float(step)}, step=step)
         other.log({"loss": float(step)}, step=step)
+    # Each has looked what earlier runs have left, before there is something: it would hold on to it.
+    await until(lambda: caplog.text.count("cannot be reached") == 2)
     assert not (await asyncio.to_thread(run.finish, "FINISHED", 0.5)).delivered
-    assert not await asyncio.to_thread(other.flush, 0.5)
+    await until(lambda: other.lag.points_unacknowledged == 100)
     done = await asyncio.to_thread(sync, tmp_path / "spool", server)
     assert await stored.count(server.database_url, run.run_id) == 100
     # The other one is still written to: that is said, and is no success.
@@ -231,13 +237,19 @@ async def test_the_async_twin_leaves_the_event_loop_alone(server_factory, tmp_pa
             beats += 1
 
     heart = asyncio.create_task(beat())
-    async with stepstream.AsyncRun(tracking_uri=server.url, spool_dir=tmp_path / "spool") as run:
-        run.log_params({"lr": 0.1})
-        for step in range(100):
-            run.log({"loss": 1.0 / (step + 1)})
-        before = beats
-        assert await run.flush(timeout=20)
-        assert beats > before
+    # It passes nothing on before the loop has gone on, and it is this very loop that lets it.
+    async with Proxy(server.port) as proxy:
+        proxy.hold = b"POST "
+        async with stepstream.AsyncRun(tracking_uri=proxy.url, spool_dir=tmp_path / "spool") as run:
+            run.log_params({"lr": 0.1})
+            for step in range(100):
+                run.log({"loss": 1.0 / (step + 1)})
+            flushed = asyncio.create_task(run.flush(timeout=60))
+            before = beats
+            await until(lambda: beats > before + 10)
+            assert not flushed.done()
+            proxy.hold = b""
+            assert await flushed
     heart.cancel()
     assert await stored.count(server.database_url, run.run_id) == 100
     rows = await stored.fetch(server.database_url, "SELECT status FROM runs WHERE run_id = $1::text::uuid", run.run_id)

@@ -240,7 +240,7 @@ def test_completing_again_sends_nothing_again(server, made, tmp_path):
 
 
 def test_many_threads_share_one_uploader_thread_and_lose_no_handle(server, made):
-    together = threading.Barrier(16)
+    together, before = threading.Barrier(16), threading.enumerate()
     handles: list[Any] = []
 
     def log(number: int) -> None:
@@ -252,7 +252,8 @@ def test_many_threads_share_one_uploader_thread_and_lose_no_handle(server, made)
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(one.name == "stepstream-artifacts" for one in threading.enumerate()) == 1
+    begun = [one.name for one in threading.enumerate() if one not in before]
+    assert begun.count("stepstream-artifacts") == 1
     assert made.finish(timeout_s=60, still_s=30)
     assert all(handle.state == "stored" for handle in handles)
     assert len(server.files) == 80
@@ -340,16 +341,21 @@ def test_finish_waits_while_parts_are_read_for_what_the_store_checks(server, mad
 
 
 def test_finish_waits_while_the_server_completes_a_large_file_and_not_for_ever(server, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(sending, "COMPLETED_BYTES_PER_S", LARGE / 2)
-    written(tmp_path / "large", LARGE)
-    server.gates["complete"] = threading.Event()
-    made.put_file(tmp_path / "large", None)
+    def logged(times: int) -> None:
+        """As far as the server is asked to complete it; on a slow machine that alone may stand still for a while."""
+        written(tmp_path / "large", LARGE)
+        server.gates["complete"] = threading.Event()
+        made.put_file(tmp_path / "large", None)
+        while server.asked.count("complete") < times:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(sending, "COMPLETED_BYTES_PER_S", LARGE / 20)
+    logged(1)
     threading.Timer(1.5, server.gates["complete"].set).start()
     assert made.finish(timeout_s=60, still_s=0.4)
-    server.gates["complete"] = threading.Event()
-    written(tmp_path / "large", LARGE)
-    made.put_file(tmp_path / "large", None)
+    monkeypatch.setattr(sending, "COMPLETED_BYTES_PER_S", LARGE / 2)
     began = time.monotonic()
+    logged(2)
     assert not made.finish(timeout_s=60, still_s=0.4)
     assert 2 < time.monotonic() - began < 20
     assert made.left() == ("large",)
@@ -561,8 +567,8 @@ def test_streams_in_memory_that_wait_are_bounded_and_others_go_by_way_of_the_spo
     handles.append(made.put_stream(io.StringIO(text), "text"))
     assert len(spooled(tmp_path)) == 6
     server.fault = lambda what: None
-    made.hurry()
-    assert all(handle.wait(60) for handle in handles)
+    assert made.finish(timeout_s=60, still_s=30)
+    assert all(handle.done for handle in handles)
     assert server.files == bodies | {"text": text.encode()}
     assert made._streamed.held == 0
     # A large one alone is taken as it is: its owner has that memory anyway.

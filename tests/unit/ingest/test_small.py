@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import re
-import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -163,14 +163,17 @@ def test_a_worker_is_told_what_its_supervisor_knows():
     assert WorkerConfig.from_json(told.to_json()) == told
 
 
-def test_what_one_worker_did_not_hear_counts_for_all(tmp_path):
+def test_what_one_worker_did_not_hear_counts_for_all(tmp_path, monkeypatch):
+    # A clock of its own: between two looks at the real one any time may pass.
+    moment = [100]
+    monkeypatch.setattr("stepstream_ingest.hearing.time", SimpleNamespace(monotonic=lambda: float(moment[0])))
     one, other, alone = (Hearing(path) for path in (tmp_path / "unheard", tmp_path / "unheard", None))
-    time.sleep(0.05)
-    assert min(hearing.lasts_s() for hearing in (one, other, alone)) >= 0.05
+    moment[0] += 50
+    assert [hearing.lasts_s() for hearing in (one, other, alone)] == [50] * 3
     one.interrupted()
-    assert max(hearing.lasts_s() for hearing in (one, other)) < 0.05
-    assert alone.lasts_s() >= 0.05
+    assert [hearing.lasts_s() for hearing in (one, other, alone)] == [0, 0, 50]
+    moment[0] += 5
     later = Hearing(tmp_path / "unheard")
-    assert later.lasts_s() < one.lasts_s()
+    assert [hearing.lasts_s() for hearing in (one, other, later)] == [5, 5, 0]
     for hearing in (one, other, alone, later):
         hearing.close()
