@@ -120,6 +120,18 @@ def short_path() -> Iterator[Path]:
 
 
 @pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """So many seconds pass for the running event loop, and for nobody else: no test need be faster than a timeout."""
+
+    def pass_by(seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        time = loop.time
+        monkeypatch.setattr(loop, "time", lambda: time() + seconds)
+
+    return pass_by
+
+
+@pytest.fixture
 def server_factory(initialised_directory: Path, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts real server processes, and stops them after the test."""
     started: list[ServerProcess] = []

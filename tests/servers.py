@@ -1,7 +1,9 @@
 """Real `stepstream server` processes for tests, and what goes wrong with them."""
 
 import contextlib
+import itertools
 import os
+import random
 import re
 import signal
 import socket
@@ -10,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,12 +20,29 @@ import psutil
 from stepstream_ingest.postgres.cluster import DATABASE, USER
 
 START_TIMEOUT_S = 60
+PORTS = range(10_000, 32_768)
+"""Below those that the system gives to whoever names none: nobody else has one before its server does, or while that
+is started again."""
+
+
+def _own_ports() -> Iterator[int]:
+    # Each process of pytest-xdist has ports of its own; the first is drawn, for there may be another run beside this.
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = PORTS[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) :: processes]
+    for number in itertools.count(random.SystemRandom().randrange(len(own))):
+        yield own[number % len(own)]
+
+
+_ports = _own_ports()
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody listens on."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("its ports have no end")
 
 
 def database_url_of(directory: Path) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers import free_port
+from tests.servers import PORTS, free_port
 
 START_TIMEOUT_S = 60
 BUCKET = "runs"
@@ -206,7 +206,9 @@ def _retry(attempt: Callable[[], object]) -> None:
 def _low_port() -> int:
     """A free port whose neighbour 10000 further is free too: SeaweedFS opens both."""
     while True:
-        port = 20_000 + free_port() % 20_000
+        port = free_port()
+        if port + 10_000 not in PORTS:
+            continue
         with socket.socket() as one, socket.socket() as two:
             try:
                 one.bind(("127.0.0.1", port))

@@ -4,10 +4,14 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.differential.pair import Name, Pair
+
+# On a busy machine the start of both servers and the searches of one test took 140 s together.
+pytestmark = pytest.mark.timeout(600)
 
 EXAMPLES: Final = 60
 CALLS: Final = 14

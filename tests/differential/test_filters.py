@@ -7,6 +7,9 @@ import pytest
 
 from tests.differential.pair import Name, Pair
 
+# On a busy machine the start of both servers and the searches of one test took 140 s together.
+pytestmark = pytest.mark.timeout(600)
+
 EXPERIMENT: Final = Name("experiment", 1)
 TEXTS: Final = ("16", "'16'", '"16"', "'1%'", "'ADAM'", "'it''s'", "''", "('16', 'x')", "`16`")
 NUMBERS: Final = ("0.5", "-1", ".5", "1e-3", "1e400", "'0.5'", "nan", "+1", "0x1", "007")

@@ -7,6 +7,9 @@ import pytest
 
 from tests.differential.pair import Name, Pair
 
+# On a busy machine the start of both servers and the searches of one test took 140 s together.
+pytestmark = pytest.mark.timeout(600)
+
 NAME_TESTS: Final = tuple(
     f"{operator} {value}"
     for operator in ("=", "!=", "LIKE", "ILIKE", "IN", "<", "NOT IN")

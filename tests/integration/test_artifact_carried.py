@@ -1,6 +1,7 @@
 """Bodies that come through the server, of which no more comes."""
 
 import asyncio
+import time
 
 from stepstream_ingest.artifacts import carried, uploads
 from stepstream_schema import paths
@@ -33,15 +34,17 @@ async def test_bodies_that_fall_silent_keep_no_large_one_waiting(database_url, t
 
 
 async def test_a_body_that_comes_slowly_is_waited_for(database_url, monkeypatch):
-    monkeypatch.setattr(carried, "SILENCE_S", 1.0)
+    monkeypatch.setattr(carried, "SILENCE_S", 3.0)
 
     async def slowly():
         for _ in range(6):
             yield bytes(LARGE)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.6)
 
+    began = time.monotonic()
     async with running(database_url) as client, client.put(f"{WHERE}a", data=slowly()) as response:
         assert response.status == 200
+    assert time.monotonic() - began > carried.SILENCE_S
 
 
 async def test_a_body_that_comes_byte_by_byte_is_not_waited_for(database_url, monkeypatch):

@@ -93,7 +93,7 @@ async def test_a_turn_is_renewed_while_parts_are_joined(client, database_url, mo
     monkeypatch.setattr(store, "complete_parts", wait)
     completing = asyncio.create_task(complete(client, begun, 1))
     seen = set()
-    for _ in range(200):
+    for _ in range(3000):
         seen |= {row["claimed_at"] for row in await fetch(database_url, "SELECT claimed_at FROM uploads")} - {None}
         if len(seen) >= 3:
             break

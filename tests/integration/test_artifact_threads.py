@@ -80,7 +80,7 @@ async def test_a_preview_that_nobody_waits_for_leaves_no_thread_behind(client, d
     with pytest.raises(asyncio.CancelledError):
         await showing
     previews.close()
-    for _ in range(200):
+    for _ in range(1200):
         if not _of_previews():
             break
         await asyncio.sleep(0.05)

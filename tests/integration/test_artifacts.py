@@ -648,7 +648,7 @@ def held_back(monkeypatch, store, method) -> tuple[asyncio.Event, asyncio.Event]
 
 
 async def until(ask: Callable[[], Awaitable[int]], wanted: int) -> None:
-    for _ in range(500):
+    for _ in range(3000):
         if await ask() == wanted:
             return
         await asyncio.sleep(0.02)

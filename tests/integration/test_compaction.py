@@ -164,7 +164,7 @@ async def test_folding_writes_no_index_again_and_what_is_tidy_is_not_noted(datab
 
 async def written(database_url: str, updates: int) -> asyncpg.Record:
     """What was done to the table of series; a session of PostgreSQL tells it when it has been idle for a moment."""
-    for _ in range(100):
+    for _ in range(600):
         (done,) = await fetch(
             database_url, "SELECT n_tup_ins, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'series'"
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -91,11 +92,13 @@ async def test_exports_whose_readers_go_away_hold_nothing(exported, database_url
 
 
 async def test_an_export_that_takes_too_long_gives_its_snapshot_back_while_its_reader_waits(
-    exported, database_url, monkeypatch
+    exported, database_url, monkeypatch, later
 ):
-    monkeypatch.setattr(history, "SNAPSHOT_S", 0.5)
+    # Sooner than anybody may stand still.
+    monkeypatch.setattr(history, "SNAPSHOT_S", formats.STILL_S / 2)
     async with export(exported) as reader:
         await until_held(database_url, 1)
+        later(history.SNAPSHOT_S)
         await until_held(database_url, 0)
         assert await broken(reader)
     assert sum((await get(exported, HISTORY, key="a", buckets=10))["counts"]) == PARTS * PART
@@ -134,32 +137,35 @@ async def test_exports_that_are_read_slowly_leave_connections_to_other_questions
                 assert pyarrow.ipc.open_stream(io.BytesIO(await answer.read())).read_all().num_rows > 0
             assert 'reason="exports full"' in await (await client.get(paths.METRICS)).text()
         await until_held(database_url, 0)
+        # Their turns are given back a moment later.
+        monkeypatch.setattr(exports, "TURN_WAIT_S", 20.0)
         answer = await client.get(HISTORY, params={"key": "a"}, headers=arrow)
         table = pyarrow.ipc.open_stream(io.BytesIO(await answer.read())).read_all()
     assert table["steps"].to_numpy().tolist() == list(range(PARTS * PART))
 
 
-async def test_a_reader_that_stands_still_makes_room_for_others(exported, database_url, monkeypatch):
-    monkeypatch.setattr(formats, "STILL_S", 0.5)
+async def test_a_reader_that_stands_still_makes_room_for_others(exported, database_url, later):
     async with export(exported) as reader:
         await until_held(database_url, 1)
+        later(formats.STILL_S)
         await until_held(database_url, 0)
         assert await broken(reader)
 
 
 async def test_a_reader_that_is_slow_and_never_still_is_given_all_of_it(database_url, monkeypatch):
-    monkeypatch.setattr(formats, "STILL_S", 1.0)
+    monkeypatch.setattr(formats, "STILL_S", 3.0)
     async with running(database_url, compaction=False) as client:
         # Not compacted, and so written at once.
         await log(client)
         async with export(client) as reader:
-            size, last = 0, b""
+            size, last, began = 0, b"", time.monotonic()
             while not last.endswith(b"\r\n0\r\n\r\n"):
                 # So slowly that all of it takes longer than anybody may stand still.
                 piece = await reader.readexactly(2**20) if size < 20 * 2**20 else await reader.read(2**20)
                 assert piece, size
                 size, last = size + len(piece), (last + piece)[-8:]
-                await asyncio.sleep(0.15 if size < 20 * 2**20 else 0)
+                await asyncio.sleep(0.2 if size < 20 * 2**20 else 0)
+    assert time.monotonic() - began > formats.STILL_S
     assert size > PARTS * PART * 24
 
 

@@ -54,7 +54,7 @@ async def test_a_store_is_away_while_nobody_gives_a_token(database_url, credenti
 
 
 async def test_a_store_that_is_silent_keeps_no_thread_of_others(monkeypatch):
-    monkeypatch.setattr(gcs, "READ_S", 1.0)
+    monkeypatch.setattr(gcs, "READ_S", 3.0)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
