@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from stepstream_ingest.artifacts.manifest import Entry, checked
-from stepstream_ingest.artifacts.uploads import Announced
+from stepstream_ingest.artifacts.upload import Announced
 from stepstream_ingest.errors import ApiError
 from stepstream_schema import limits
 

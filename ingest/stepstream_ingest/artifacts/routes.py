@@ -16,7 +16,8 @@ from stepstream_ingest.artifacts.manifest import MAX_LISTED, File, Manifest, che
 from stepstream_ingest.artifacts.preview import Previews
 from stepstream_ingest.artifacts.stores.headers import DOWNLOAD_HEADERS
 from stepstream_ingest.artifacts.stores.store import Signed
-from stepstream_ingest.artifacts.uploads import Begun, Told, Uploads
+from stepstream_ingest.artifacts.upload import Begun, Told
+from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.bodies import json_object
 from stepstream_ingest.errors import ApiError
 from stepstream_ingest.openapi import JSON, Nothing, describes

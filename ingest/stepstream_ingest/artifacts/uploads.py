@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from stepstream_ingest.artifacts.stores.store import (
     object_key,
 )
 from stepstream_ingest.artifacts.under_way import UnderWay, surely
+from stepstream_ingest.artifacts.upload import Announced, Begun, Told, Upload
 from stepstream_ingest.database import Database
 from stepstream_ingest.errors import ApiError, DatabaseAway
 from stepstream_schema import limits, sql
@@ -44,63 +45,6 @@ REMEMBERED_S: Final = 86_400.0
 """Who completes an upload again within a day is told that it is stored."""
 FORGOTTEN_AT_A_TIME: Final = 16
 """Older ones that go with each announcement, beside one for each file."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announced:
-    """One file that a client wants to send."""
-
-    entry: Entry
-    """Its size is -1 where it is not known yet."""
-    sha256: bytes | None
-    """None where it is not known yet."""
-    md5: str
-    """Base64; only for stores that check MD5, and only for files that are sent whole."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a client says of an upload once it has sent it."""
-
-    size: int | None = None
-    """Where it was not announced."""
-    sha256: bytes | None = None
-    """Where it was not announced."""
-    checksums: Sequence[str] = ()
-    """Of the parts, in order, for stores that check them and do not keep them."""
-    part_count: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """One that is under way."""
-
-    upload_id: UUID
-    entry: Entry
-    sha256: bytes | None
-    parts_token: str | None
-    part_bytes: int
-    md5: str = ""
-    """Base64; what the store will have seen of a file that was sent whole, where it checks that."""
-    part_count: int | None = None
-    """Where it was said when the upload began."""
-
-    @property
-    def key(self) -> str:
-        """The key of the object that it will be."""
-        return object_key(self.upload_id)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """What the client shall do with one file."""
-
-    upload: Upload | None = None
-    """None: the store holds it already, and it is listed."""
-    put: Signed | None = None
-    """Send it whole, by this request."""
-    have: Sequence[Part] = ()
-    """Send it in parts; these are there."""
 
 
 class Uploads:
@@ -146,7 +90,7 @@ class Uploads:
         rows = await self._database.fetch(self._sql["touch_upload"], upload_id)
         if not rows:
             raise gone()
-        return _upload(rows[0])
+        return Upload.of(rows[0])
 
     async def complete(self, upload_id: UUID, told: Told) -> None:
         """List a file whose bytes are in the store. Raises ApiError where they are not, or not as announced.
@@ -156,7 +100,7 @@ class Uploads:
         async with self._claims.turn(upload_id) as row:
             if row["is_finished"]:
                 return
-            upload = _upload(row)
+            upload = Upload.of(row)
             told = replace(told, sha256=upload.sha256 or told.sha256)
             try:
                 seen, found = await self._finish(upload, told)
@@ -365,26 +309,6 @@ async def _gather(calls: Any) -> list[Any]:
             return await call
 
     return list(await asyncio.gather(*map(one, calls)))
-
-
-def _upload(row: Any) -> Upload:
-    entry = Entry(
-        owner=row["owner"],
-        path=row["path"],
-        size=-1 if row["size"] is None else row["size"],
-        content_type=row["content_type"],
-        logged_at_ms=row["logged_at_ms"],
-        rank=row["rank"],
-    )
-    return Upload(
-        upload_id=row["upload_id"],
-        entry=entry,
-        sha256=row["sha256"],
-        parts_token=row["parts_token"],
-        part_bytes=row["part_bytes"],
-        md5=row["md5"],
-        part_count=row["part_count"],
-    )
 
 
 def _with_checksum(part: Part, checksums: Sequence[str]) -> Part:

@@ -19,7 +19,8 @@ from stepstream_ingest import trees
 from stepstream_ingest.artifacts.manifest import MAX_LISTED, Entry, File, Manifest, checked, checked_directory, place_of
 from stepstream_ingest.artifacts.stores.directory import READ_BYTES
 from stepstream_ingest.artifacts.stores.store import Store
-from stepstream_ingest.artifacts.uploads import Told, Uploads
+from stepstream_ingest.artifacts.upload import Told
+from stepstream_ingest.artifacts.uploads import Uploads
 from stepstream_ingest.bodies import json_object
 from stepstream_ingest.errors import ApiError
 from stepstream_schema import limits
