@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from stepstream import place, settings
+from stepstream.entities import Experiment
 from stepstream.errors import QueryError
-from stepstream.query import HURRIED_S, TIMEOUT_S, Server
+from stepstream.query import Server
 from stepstream.settings import Settings
 from stepstream_schema import paths
 
@@ -23,13 +24,12 @@ _names: Final[dict[tuple[str, str], str]] = {}
 _silent: Final[dict[tuple[str, str], float]] = {}
 
 
-def name_of(experiment_id: str | int, loaded: Settings, timeout_s: float = TIMEOUT_S) -> str:
-    """Of an experiment that runs may belong to. Raises QueryError."""
+def active(experiment_id: str | int, server: Server) -> Experiment:
+    """An experiment that runs may belong to. Raises QueryError."""
     from stepstream.tracking import said
     from stepstream.tracking.asking import whole
 
-    path = paths.experiment(str(whole(experiment_id, "experiment_id")))
-    found = said.experiment(Server(loaded, timeout_s).ask("GET", path))
+    found = said.experiment(server.ask("GET", paths.experiment(str(whole(experiment_id, "experiment_id")))))
     if found.lifecycle_stage != "active":
         # Nobody would find its runs.
         raise QueryError(
@@ -38,7 +38,7 @@ def name_of(experiment_id: str | int, loaded: Settings, timeout_s: float = TIMEO
             status=400,
             error_code="INVALID_PARAMETER_VALUE",
         )
-    return found.name
+    return found
 
 
 def is_said() -> bool:
@@ -60,7 +60,7 @@ def of_start(loaded: Settings) -> str | None:
     if time.monotonic() - _silent.get(asked, -REMEMBERED_S) < REMEMBERED_S:
         return None
     try:
-        _names[asked] = name_of(by_id, loaded, HURRIED_S)
+        _names[asked] = active(by_id, Server(loaded).hurried()).name
     except QueryError as error:
         if error.status in NONE_SUCH:
             raise _named(error, by_id) from error
@@ -82,7 +82,7 @@ def of_question(loaded: Settings) -> str | None:
         return None
     asked = (loaded.tracking_uri, by_id)
     try:
-        return _names.setdefault(asked, _names.get(asked) or name_of(by_id, loaded))
+        return _names.setdefault(asked, _names.get(asked) or active(by_id, Server(loaded)).name)
     except QueryError as error:
         raise _named(error, by_id) from error
 

@@ -66,9 +66,9 @@ def set_experiment(experiment_name: str | None = None, experiment_id: str | None
     if (experiment_name is None) == (experiment_id is None):
         raise ConfigurationError("say one of experiment_name and experiment_id")
     if experiment_id is not None:
-        client = MlflowClient()
-        place.say_experiment(by_id.name_of(experiment_id, client._settings))
-        return client.get_experiment(experiment_id)
+        found = by_id.active(experiment_id, MlflowClient()._server)
+        place.say_experiment(found.name)
+        return found
     if not isinstance(experiment_name, str) or not experiment_name:
         raise ConfigurationError(f"an experiment's name is a text that is not empty, and not {experiment_name!r}")
     place.say_experiment(experiment_name)

@@ -23,10 +23,9 @@ AUTHORIZATION: Final = "Authorization"
 class Server:
     """Law: every method returns an answer or raises QueryError, which says what to do."""
 
-    def __init__(self, settings: Settings, timeout_s: float = TIMEOUT_S) -> None:
-        """`timeout_s`: between two pieces of an answer."""
+    def __init__(self, settings: Settings) -> None:
         self.uri = settings.tracking_uri
-        self._timeout_s = timeout_s
+        self._timeout_s = TIMEOUT_S
         self._authorization = credentials.header(settings.token, settings.tracking_uri)
 
     def hurried(self) -> "Server":

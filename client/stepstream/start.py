@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from stepstream import active, by_id, identity, place, process, run_info, settings
+from stepstream.query import Server
 from stepstream.run import Run
 from stepstream_schema.attempt import Attempt
 
@@ -117,4 +118,4 @@ def _experiment(experiment_id: str | None, tracking_uri: str | None, token: str 
     if experiment_id is None and not by_id.is_said():
         return None
     loaded = settings.load(os.environ, tracking_uri=tracking_uri or place.tracking_uri(), token=token)
-    return by_id.of_start(loaded) if experiment_id is None else by_id.name_of(experiment_id, loaded)
+    return by_id.of_start(loaded) if experiment_id is None else by_id.active(experiment_id, Server(loaded)).name
