@@ -1,4 +1,4 @@
-"""One server and one database of MLflow's for all tests of a file that imports."""
+"""What tests of one file share: a server, and what imports begin with."""
 
 import importlib.util
 import os
@@ -15,12 +15,13 @@ from tests.warm import WarmPython
 
 
 @pytest.fixture(scope="module")
-def import_server(initialised_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    directory = tmp_path_factory.mktemp("importing") / "server"
+def shared(initialised_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server for those who look only at what they have logged themselves."""
+    directory = tmp_path_factory.mktemp("shared") / "server"
     shutil.copytree(initialised_directory, directory)
-    process = ServerProcess(directory)
-    yield process
-    process.stop()
+    server = ServerProcess(directory)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,6 @@ def template(python_of_mlflow: Callable[[str], WarmPython], tmp_path_factory: py
 
 @pytest.fixture
 def scene(
-    python_of_mlflow: Callable[[str], WarmPython], import_server: ServerProcess, template: Path, tmp_path: Path
+    python_of_mlflow: Callable[[str], WarmPython], shared: ServerProcess, template: Path, tmp_path: Path
 ) -> Scene:
-    return Scene(python_of_mlflow(sys.executable), import_server, template, tmp_path)
+    return Scene(python_of_mlflow(sys.executable), shared, template, tmp_path)

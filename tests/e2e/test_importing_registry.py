@@ -161,3 +161,23 @@ tell()
     assert list(scene.versions("chained")) == ["1"]
     tags = {one["key"]: one["value"] for one in scene.model("chained")["tags"]}
     assert (tags.get("stepstream.imported.used"), tags["own"]) == (None, "1")
+
+
+def test_an_alias_that_is_refused_here_is_said_and_ends_nothing(scene: Scene) -> None:
+    script = """
+client.create_registered_model("named")
+client.create_model_version("named", "s3://theirs/v1")
+for alias in ("odd", "plain"):
+    client.set_registered_model_alias("named", alias, "1")
+client.create_registered_model("then")
+import sqlite3
+with sqlite3.connect(folder / "mlflow.db") as database:
+    database.execute("UPDATE registered_model_aliases SET alias = 'a b' WHERE alias = 'odd'")
+imported()
+tell()
+"""
+    (((code, _, problems),),) = scene.play(script)
+    assert code == 1
+    assert "alias 'a b' of 'named' was left out" in problems
+    assert scene.aliases("named") == {"plain": "1"}
+    assert scene.model("then")

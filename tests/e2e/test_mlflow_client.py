@@ -3,10 +3,9 @@
 import importlib.metadata
 import json
 import os
-import shutil
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,16 +46,6 @@ def run_client(python_of_mlflow: Callable[[str], WarmPython]) -> Client:
         return done.stdout
 
     return run
-
-
-@pytest.fixture(scope="module")
-def shared(initialised_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server for those who look only at what they have logged themselves."""
-    directory = tmp_path_factory.mktemp("shared") / "server"
-    shutil.copytree(initialised_directory, directory)
-    server = ServerProcess(directory)
-    yield server
-    server.stop()
 
 
 @pytest.mark.parametrize("version", ["3", "2"])
